@@ -1,0 +1,159 @@
+"""xsave: freeze a running virtual machine into bytes, and thaw it again.
+
+These are the public names: all that a plugin imports (beside :mod:`xsave.testing`), and
+all that an embedding program needs. Each is loaded when it is first used, so that
+``import xsave`` costs a millisecond and numpy is only paid for by those who touch pages.
+
+Using it: :func:`run`, :func:`verify`, :func:`inspect`, :func:`build_manager`.
+Extending it: :class:`PluginInfo`, :data:`hookimpl` and the contract classes; see
+docs/plugins.md.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "check": ("StreamCheck",),
+    "codec": ("Codec", "CodecChoice", "parse_codec"),
+    "domain": ("Backend", "Domain", "DomainInfo"),
+    "errors": (
+        "AuthenticityError", "CancelledError", "DamageError", "DuplicateNameError",
+        "FieldError", "FormatError", "MissingPluginError", "OutputError", "PluginError",
+        "RecordError", "SourceError", "StreamError", "TruncatedError", "TryAgainError",
+        "UnknownNameError", "UnrecognisedError", "UsageError", "XsaveError",
+    ),
+    "format": (
+        "ByteSink", "ByteSource", "Event", "Format", "PageFinder", "PageMode", "RandomAccess",
+        "Reader", "ReadOptions", "Writer", "WriteOptions",
+    ),
+    "handler": (
+        "ALL_GUESTS", "EmptyHandler", "Handler", "LayoutHandler", "MemoryHandler",
+        "RecordHandler",
+    ),
+    "hookspecs": ("CONTRACT_VERSION", "PluginInfo", "hookimpl"),
+    "binary": (
+        "Layout", "i8", "i16", "i32", "i64", "layout", "nested", "raw", "u8", "u16", "u32",
+        "u64",
+    ),
+    "manager": ("HandlerTable", "PluginManager", "PluginStatus", "build_manager"),
+    "pages": (
+        "BROKEN", "HAS_PAGE", "IS_RESERVED", "L1TAB", "L2TAB", "L3TAB", "L4TAB", "NOTAB",
+        "PAGE_SIZE", "PFN_MASK", "PINNED", "TYPE_NAMES", "TYPE_SHIFT", "XALLOC", "XTAB",
+        "Entries", "PageBatch", "Pages", "carries_page", "count_pages", "expand_runs", "runs",
+        "zero_rows",
+    ),
+    "pipeline.inspect": ("Inspection", "inspect", "read_pfns", "read_record"),
+    "pipeline.run": ("run",),
+    "pipeline.verify": ("VerifyReport", "verify"),
+    "policy": ("Decision", "PrecopyPolicy", "PrecopyStats", "Ruling"),
+    "present": ("to_json",),
+    "progress": ("Progress", "RecordCount", "RunReport"),
+    "record": ("Buffer", "GuestType", "ImageInfo", "Owner", "Phase", "Record", "RecordType"),
+    "transport": ("Channel", "Transport"),
+    "workers": ("Workers",),
+}  # fmt: skip
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
+
+__all__ = sorted(_HOME_OF)  # noqa: PLE0605  # a sorted list of strings
+
+
+def __getattr__(name: str) -> Any:
+    try:
+        home = _HOME_OF[name]
+    except KeyError:
+        raise AttributeError(f"module 'xsave' has no attribute {name!r}") from None
+    value = getattr(importlib.import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME_OF]
+
+
+if TYPE_CHECKING:
+    from .binary import Layout, i8, i16, i32, i64, layout, nested, raw, u8, u16, u32, u64
+    from .check import StreamCheck
+    from .codec import Codec, CodecChoice, parse_codec
+    from .domain import Backend, Domain, DomainInfo
+    from .errors import (
+        AuthenticityError,
+        CancelledError,
+        DamageError,
+        DuplicateNameError,
+        FieldError,
+        FormatError,
+        MissingPluginError,
+        OutputError,
+        PluginError,
+        RecordError,
+        SourceError,
+        StreamError,
+        TruncatedError,
+        TryAgainError,
+        UnknownNameError,
+        UnrecognisedError,
+        UsageError,
+        XsaveError,
+    )
+    from .format import (
+        ByteSink,
+        ByteSource,
+        Event,
+        Format,
+        PageFinder,
+        PageMode,
+        RandomAccess,
+        Reader,
+        ReadOptions,
+        WriteOptions,
+        Writer,
+    )
+    from .handler import (
+        ALL_GUESTS,
+        EmptyHandler,
+        Handler,
+        LayoutHandler,
+        MemoryHandler,
+        RecordHandler,
+    )
+    from .hookspecs import CONTRACT_VERSION, PluginInfo, hookimpl
+    from .manager import HandlerTable, PluginManager, PluginStatus, build_manager
+    from .pages import (
+        BROKEN,
+        HAS_PAGE,
+        IS_RESERVED,
+        L1TAB,
+        L2TAB,
+        L3TAB,
+        L4TAB,
+        NOTAB,
+        PAGE_SIZE,
+        PFN_MASK,
+        PINNED,
+        TYPE_NAMES,
+        TYPE_SHIFT,
+        XALLOC,
+        XTAB,
+        Entries,
+        PageBatch,
+        Pages,
+        carries_page,
+        count_pages,
+        expand_runs,
+        runs,
+        zero_rows,
+    )
+    from .pipeline.inspect import Inspection, inspect, read_pfns, read_record
+    from .pipeline.run import run
+    from .pipeline.verify import VerifyReport, verify
+    from .policy import Decision, PrecopyPolicy, PrecopyStats, Ruling
+    from .present import to_json
+    from .progress import Progress, RecordCount, RunReport
+    from .record import Buffer, GuestType, ImageInfo, Owner, Phase, Record, RecordType
+    from .transport import Channel, Transport
+    from .workers import Workers

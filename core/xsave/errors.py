@@ -1,0 +1,209 @@
+"""What can go wrong, by whose turn it is to act; each class has its exit code.
+
+=====================  ====  ==============================================
+class                  exit  whose turn
+=====================  ====  ==============================================
+XsaveError             1     the operation failed; the message says why
+UsageError             2     the caller: the request makes no sense
+StreamError            3     get another image: these bytes are wrong
+AuthenticityError      4     get another image: its seal does not match
+PluginError            5     install, mend or choose a plugin
+TryAgainError          75    nobody: the condition passes by itself
+CancelledError         130   nobody: it was asked to stop
+=====================  ====  ==============================================
+
+Exit code 6 (partial) is no error: the image was written, and the report lists what
+was left out. The codes are documented in docs/exit-codes.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from attrs import define
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_BAD_IMAGE = 3
+EXIT_NOT_AUTHENTIC = 4
+EXIT_PLUGIN = 5
+EXIT_PARTIAL = 6
+EXIT_TRY_AGAIN = 75
+EXIT_CANCELLED = 130
+
+
+class XsaveError(Exception):
+    """Base of every error that xsave raises on purpose."""
+
+    exit_code: ClassVar[int] = EXIT_FAILED
+
+
+class UsageError(XsaveError):
+    """The request makes no sense: an unknown name, a contradiction, a wrong address."""
+
+    exit_code = EXIT_USAGE
+
+
+class OutputError(XsaveError):
+    """The destination could not be written; nothing half-written is left."""
+
+
+class SourceError(XsaveError):
+    """The source could not be read (not that its bytes are wrong: that is StreamError)."""
+
+
+class CancelledError(XsaveError):
+    """The caller asked to stop; nothing half-written is left."""
+
+    exit_code = EXIT_CANCELLED
+
+
+class TryAgainError(XsaveError):
+    """A condition outside that passes by itself, such as a file being locked."""
+
+    exit_code = EXIT_TRY_AGAIN
+
+
+class StreamError(XsaveError):
+    """The bytes are wrong: this image cannot be used as it is."""
+
+    exit_code = EXIT_BAD_IMAGE
+
+
+@define(kw_only=True)
+class FormatError(StreamError):
+    """The framing is wrong: a header, an order, a length outside any record's body.
+
+    :ivar offset: of the wrong thing, in bytes from the start of the input.
+    """
+
+    what: str
+    offset: int
+    expected: str
+    got: str
+
+    def __str__(self) -> str:
+        return f"{self.what} at offset {self.offset:#x}: expected {self.expected}, got {self.got}"
+
+
+@define(kw_only=True)
+class TruncatedError(StreamError):
+    """The input ends too early: a cut image, as told from a damaged one."""
+
+    what: str
+    offset: int
+    expected: str
+    got: str
+
+    def __str__(self) -> str:
+        return (
+            f"the image is cut: {self.what} at offset {self.offset:#x}: "
+            f"expected {self.expected}, got {self.got}"
+        )
+
+
+@define(kw_only=True)
+class FieldError(StreamError):
+    """A field inside a record's body is wrong. Raised by handlers, which know no offsets;
+    the pipeline turns it into a :class:`RecordError`."""
+
+    field: str
+    expected: str
+    got: str
+
+    def __str__(self) -> str:
+        return f"{self.field}: expected {self.expected}, got {self.got}"
+
+
+@define(kw_only=True)
+class RecordError(StreamError):
+    """One record of the stream is wrong.
+
+    :ivar record: the record's name, for example ``xen.hvm.params``.
+    :ivar offset: of the record's header, in bytes from the start of the input.
+    """
+
+    record: str
+    offset: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.record} at offset {self.offset:#x}: {self.reason}"
+
+
+@define(kw_only=True)
+class DamageError(StreamError):
+    """A checksum does not match: bytes changed since they were written.
+
+    :ivar what: the piece that is damaged, with the pfns it holds when it holds pages.
+    """
+
+    what: str
+    offset: int
+    expected: str
+    got: str
+
+    def __str__(self) -> str:
+        return (
+            f"{self.what} at offset {self.offset:#x} is damaged: "
+            f"expected checksum {self.expected}, got {self.got}"
+        )
+
+
+class UnrecognisedError(StreamError):
+    """No registered format recognises the input."""
+
+
+class AuthenticityError(StreamError):
+    """The seal over the whole image does not match what was read."""
+
+    exit_code = EXIT_NOT_AUTHENTIC
+
+
+class PluginError(XsaveError):
+    """A plugin is missing, broken, or contradicts another."""
+
+    exit_code = EXIT_PLUGIN
+
+
+@define(kw_only=True)
+class DuplicateNameError(PluginError):
+    """Two plugins offer the same name; neither wins."""
+
+    kind: str
+    name: str
+    first: str
+    second: str
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r} is offered twice: by {self.first} and by {self.second}"
+
+
+@define(kw_only=True)
+class MissingPluginError(PluginError):
+    """A mandatory record cannot be handled by the plugins at hand.
+
+    :ivar plugin: name of the plugin that owns the record, "" where nobody knows.
+    """
+
+    record: str
+    plugin: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.record} is mandatory: {self.reason}"
+
+
+@define(kw_only=True)
+class UnknownNameError(UsageError):
+    """A name that is not registered; the message lists those that are."""
+
+    kind: str
+    name: str
+    known: Sequence[str]
+
+    def __str__(self) -> str:
+        known = ", ".join(self.known) if self.known else "none"
+        return f"no {self.kind} is named {self.name!r}; known: {known}"

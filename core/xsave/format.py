@@ -1,0 +1,182 @@
+"""Contract: a framing of images. Formats frame and unframe; they do no I/O.
+
+A reader pulls bytes from a :class:`ByteSource` and yields events; a writer takes
+events and puts bytes into a :class:`ByteSink`. Both ends are handed in: a file, a pipe,
+memory. Pulling was measured against a push parser with a receive buffer: one copy less
+for each page body, and a parser that reads like the format's table of contents
+(docs/design/0002-formats-pull.md).
+"""
+
+from __future__ import annotations
+
+import abc
+import enum
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from attrs import field, frozen
+
+from .codec import Codec, CodecChoice
+from .record import Buffer, ImageInfo, Record, RecordType
+from .workers import Workers
+
+if TYPE_CHECKING:
+    from .pages import PageBatch, Pages
+
+    Event = Record | PageBatch
+else:
+    Event = Record
+
+
+class ByteSource(Protocol):
+    """Bytes to read, from the start to the end, each once."""
+
+    @property
+    def offset(self) -> int:
+        """Bytes taken or skipped so far."""
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Of the whole input, None for a pipe."""
+
+    def take(self, size_bytes: int, what: str) -> memoryview:
+        """Exactly so many bytes, in memory of their own: valid as long as they are held.
+
+        The caller has bounded ``size_bytes``.
+
+        :param what: is being read, for the error: "image header".
+        :raises TruncatedError: the input ends before.
+        """
+
+    def skip(self, size_bytes: int, what: str) -> None:
+        """Pass over so many bytes, without reading them where the input can seek."""
+
+    def at_end(self) -> bool:
+        """Whether nothing follows."""
+
+    def peek(self, size_bytes: int) -> bytes:
+        """Up to so many of the next bytes (at most 4096), not taken."""
+
+
+class RandomAccess(Protocol):
+    """An image that lies in a file."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def read_at(self, offset: int, size_bytes: int, what: str) -> memoryview:
+        """Exactly so many bytes; TruncatedError if the file is shorter."""
+
+
+class ByteSink(Protocol):
+    """Where a writer puts its bytes."""
+
+    @property
+    def offset(self) -> int:
+        """Bytes put so far."""
+
+    def put(self, parts: Sequence[Buffer]) -> None:
+        """All of the parts in order, in one go where possible. They may be reused after."""
+
+
+class PageMode(enum.Enum):
+    """What a reader does with the contents of pages."""
+
+    SKIP = "skip"  # pages is None; bodies are passed over, and not verified
+    CARRY = "carry"  # as the format holds them, verified; pages may be None
+    FULL = "full"
+
+
+@frozen
+class ReadOptions:
+    """:ivar codecs: by name; a reader that meets another raises MissingPluginError."""
+
+    pages: PageMode = PageMode.FULL
+    codecs: Mapping[str, Codec] = field(factory=dict)
+    workers: Workers = field(factory=Workers)
+
+
+@frozen
+class WriteOptions:
+    """:ivar codec: for page bodies and records; None to leave bodies as they are: what was
+        read compressed stays so, the rest stays uncompressed.
+    :ivar identify: a record type with owner and version filled in, as far as the plugins
+        at hand know it.
+    :ivar checksum: name of the checksum for formats that offer a choice; "" for theirs.
+    """
+
+    codec: CodecChoice | None = None
+    codecs: Mapping[str, Codec] = field(factory=dict)
+    workers: Workers = field(factory=Workers)
+    identify: Callable[[RecordType], RecordType] = lambda kind: kind
+    checksum: str = ""
+
+
+class Reader(Protocol):
+    """A stream being read. ``info`` is known before the first event."""
+
+    @property
+    def info(self) -> ImageInfo: ...
+
+    def __iter__(self) -> Iterator[Event]:
+        """All events in order; ends after the format's own end was seen and checked."""
+
+
+class Writer(Protocol):
+    """A stream being written."""
+
+    @property
+    def left_out(self) -> Sequence[str]:
+        """Names of optional records this format has no place for, each once per record."""
+
+    def put(self, event: Event) -> None:
+        """Take the next event. May hold it until a later call.
+
+        :raises XsaveError: the event does not fit here; nothing of it was written.
+        """
+
+    def finish(self) -> None:
+        """Everything has been put: write what closes the image."""
+
+
+class PageFinder(Protocol):
+    """Pages by pfn, reading only the pieces needed."""
+
+    def find(self, pfns: Sequence[int]) -> Mapping[int, tuple[int, Pages | None]]:
+        """For each pfn the image mentions: its latest type nibble, and its latest page as
+        (1, page_size) u8, None if that type carries none."""
+
+
+class Format(abc.ABC):
+    """One framing, for reading, writing, or both.
+
+    :cvar suffixes: of file names that mean this format when none is named.
+    """
+
+    name: ClassVar[str]
+    summary: ClassVar[str] = ""
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    readable: ClassVar[bool] = True
+    writable: ClassVar[bool] = True
+
+    @abc.abstractmethod
+    def sniff(self, head: bytes) -> bool:
+        """Whether an input that begins with these bytes (up to 4096) is of this format."""
+
+    @abc.abstractmethod
+    def reader(self, source: ByteSource, options: ReadOptions) -> Reader:
+        """Read the headers, and be ready to yield events.
+
+        :raises StreamError: the headers are wrong.
+        """
+
+    @abc.abstractmethod
+    def writer(self, sink: ByteSink, info: ImageInfo, options: WriteOptions) -> Writer:
+        """Be ready to take events; may write headers at once.
+
+        :param info: of the stream to come.
+        """
+
+    def page_finder(self, image: RandomAccess, options: ReadOptions) -> PageFinder | None:
+        """Pages by pfn through the image's own index; None if it has none."""
+        return None

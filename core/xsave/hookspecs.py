@@ -1,0 +1,124 @@
+"""The plugin contract: eight hooks. The whole of it, together with what they register.
+
+Contract version: :data:`CONTRACT_VERSION`. It grows by one when a hook or a contract
+class changes so that a plugin could notice; each plugin declares the range it was made
+for (``PLUGIN = PluginInfo(..., contract=(1, 1))``) and is listed as failed outside it.
+
+Hooks run when a command starts, or once for each stream; never for each record or page.
+All implementations of a hook are called: the registries refuse a name that is offered
+twice, with :class:`DuplicateNameError` naming both plugins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pluggy
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from .check import StreamCheck
+    from .codec import Codec
+    from .domain import Backend
+    from .format import Format
+    from .handler import Handler
+    from .policy import PrecopyPolicy
+    from .record import ImageInfo
+    from .transport import Transport
+
+CONTRACT_VERSION = 1
+ENTRY_POINT_GROUP = "xsave"
+
+hookspec = pluggy.HookspecMarker("xsave")
+hookimpl = pluggy.HookimplMarker("xsave")
+
+
+@frozen
+class PluginInfo:
+    """What a plugin module says of itself, as its attribute ``PLUGIN``.
+
+    :ivar name: as in ``--plugins``; the same as the entry point's.
+    :ivar summary: one line.
+    :ivar contract: lowest and highest contract version it was made for.
+    :ivar needs: names of plugins whose records its own make no sense without; they come
+        along when ``--plugins`` names this one.
+    """
+
+    name: str
+    summary: str
+    contract: tuple[int, int]
+    needs: frozenset[str] = field(default=frozenset(), converter=frozenset)
+
+
+@hookspec
+def xsave_register_handlers(register: Callable[[Handler], None]) -> None:
+    """Offer record handlers. Called once, before any stream is opened.
+
+    :param register: takes one handler object. On conflict: a name that another plugin
+        already offered is a DuplicateNameError.
+    """
+
+
+@hookspec
+def xsave_register_formats(register: Callable[[Format], None]) -> None:
+    """Offer image formats. Called once, before any stream is opened.
+
+    :param register: takes one format object. On conflict: DuplicateNameError, also for a
+        suffix; when two formats recognise the same input, reading it stops and names both.
+    """
+
+
+@hookspec
+def xsave_register_codecs(register: Callable[[Codec], None]) -> None:
+    """Offer codecs. Called once, before any stream is opened.
+
+    :param register: takes one codec object. On conflict: DuplicateNameError.
+    """
+
+
+@hookspec
+def xsave_register_backends(register: Callable[[Backend], None]) -> None:
+    """Offer domain backends. Called once, before any address is opened.
+
+    :param register: takes one backend object, whose name is the scheme of its addresses.
+        On conflict: DuplicateNameError.
+    """
+
+
+@hookspec
+def xsave_register_transports(register: Callable[[Transport], None]) -> None:
+    """Offer transports. Called once, before any address is opened.
+
+    :param register: takes one transport object, whose name is the scheme of its
+        addresses. On conflict: DuplicateNameError.
+    """
+
+
+@hookspec
+def xsave_register_policies(register: Callable[[PrecopyPolicy], None]) -> None:
+    """Offer pre-copy policies. Called once, before any migration.
+
+    :param register: takes one policy object. On conflict: DuplicateNameError.
+    """
+
+
+@hookspec
+def xsave_make_check(info: ImageInfo) -> StreamCheck | None:
+    """Offer a check that spans several records. Called once for each stream, when its
+    headers are known; only for plugins that are in use (``--plugins``).
+
+    :param info: of the stream.
+    :returns: a new check, or None if there is nothing to watch in such a stream. All
+        checks run; the first that raises stops the stream.
+    """
+
+
+@hookspec
+def xsave_doctor(report: Callable[[str, bool, str], None]) -> None:
+    """Say what this plugin finds on this machine. Called by ``xsave doctor`` only, so it
+    may import and try what is otherwise loaded late.
+
+    :param report: takes what was looked at, whether it is fine, and a remark: what was
+        found, or how to mend it. There is no conflict: all remarks are printed.
+    """

@@ -1,0 +1,318 @@
+"""Finds plugins, loads them one by one, and keeps what they offer.
+
+Built, never global: tests and embedding programs make as many as they like, with the
+plugins they mean. pluggy's own entry-point loader stops at the first plugin that fails
+to import and silently skips a second one of the same name; this loop lists the first
+as failed, and refuses the second naming both distributions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from importlib.metadata import EntryPoint, entry_points
+from types import ModuleType
+from typing import Any
+
+import pluggy
+from attrs import define, field
+
+from . import hookspecs
+from .check import StreamCheck
+from .codec import Codec, CodecChoice, parse_codec
+from .domain import Backend
+from .errors import (
+    DuplicateNameError,
+    PluginError,
+    UnknownNameError,
+    XsaveError,
+)
+from .format import Format
+from .handler import Handler, order_handlers
+from .hookspecs import CONTRACT_VERSION, ENTRY_POINT_GROUP, PluginInfo
+from .policy import PrecopyPolicy
+from .record import ImageInfo, Owner, RecordType
+from .registry import Registry
+from .transport import Transport
+
+
+@define
+class PluginStatus:
+    """One plugin as found: loaded, or failed and why.
+
+    :ivar error: "" when it loaded.
+    :ivar provides: kind of thing to the names offered: {"codec": ["zstd"]}.
+    """
+
+    name: str
+    distribution: str
+    version: str
+    module: str
+    error: str = ""
+    info: PluginInfo | None = None
+    hooks: list[str] = field(factory=list)
+    provides: dict[str, list[str]] = field(factory=dict)
+    load_time_s: float = 0.0
+
+    @property
+    def owner(self) -> Owner:
+        return Owner(self.name, f"{self.distribution} {self.version}".strip())
+
+
+class HandlerTable:
+    """The record handlers of the plugins in use, and whose the others are."""
+
+    def __init__(self, all_handlers: Registry[Handler], plugins: frozenset[str]) -> None:
+        self._all = all_handlers
+        self.plugins = plugins
+
+    def get(self, kind: RecordType) -> Handler | None:
+        """The handler that understands this record, or None."""
+        entry = self._all.get(kind.name)
+        if entry is None or entry.owner.plugin not in self.plugins:
+            return None
+        return entry.item if kind.version <= entry.item.version else None
+
+    def owner_of(self, kind: RecordType) -> Owner | None:
+        """Who would understand it: by the plugins installed, else by the image's word."""
+        entry = self._all.get(kind.name)
+        return entry.owner if entry is not None else kind.owner
+
+    def identify(self, kind: RecordType) -> RecordType:
+        """With owner, version and obligation filled in, where a handler is at hand."""
+        entry = self._all.get(kind.name)
+        if entry is None or kind.owner is not None:
+            return kind
+        return RecordType(kind.name, entry.item.version, kind.mandatory, entry.owner)
+
+
+class PluginManager:
+    """What all plugins offer, one registry a kind. Made by :func:`build_manager`."""
+
+    def __init__(self) -> None:
+        self.handlers: Registry[Handler] = Registry("record handler")
+        self.formats: Registry[Format] = Registry("format")
+        self.codecs: Registry[Codec] = Registry("codec")
+        self.backends: Registry[Backend] = Registry("domain backend")
+        self.transports: Registry[Transport] = Registry("transport")
+        self.policies: Registry[PrecopyPolicy] = Registry("pre-copy policy")
+        self.plugins: list[PluginStatus] = []
+        self._pluggy = pluggy.PluginManager("xsave")
+        self._pluggy.add_hookspecs(hookspecs)
+
+    @property
+    def _registries(self) -> dict[str, Registry[Any]]:
+        return {
+            "xsave_register_handlers": self.handlers,
+            "xsave_register_formats": self.formats,
+            "xsave_register_codecs": self.codecs,
+            "xsave_register_backends": self.backends,
+            "xsave_register_transports": self.transports,
+            "xsave_register_policies": self.policies,
+        }
+
+    def load_entry_point(self, entry: EntryPoint) -> None:
+        """Import and register one plugin. Whatever it raises is its own failure, except
+        that a name offered twice is everyone's."""
+        distribution, version = (
+            (entry.dist.name, entry.dist.version) if entry.dist is not None else ("", "")
+        )
+        status = PluginStatus(entry.name, distribution, version, entry.value)
+        self.plugins.append(status)
+        started = time.perf_counter()
+        try:
+            self._register(entry.load(), status)
+        except DuplicateNameError:
+            raise
+        except Exception as error:
+            self._forget(status, error)
+        status.load_time_s = time.perf_counter() - started
+
+    def register(self, module: Any, *, distribution: str = "", version: str = "") -> None:
+        """Add a plugin that is no entry point: a module or any object with ``PLUGIN`` and
+        hook implementations. For tests and embedding programs.
+
+        :raises PluginError: it cannot be used.
+        """
+        info = _plugin_info(module)
+        name = module.__name__ if isinstance(module, ModuleType) else type(module).__name__
+        status = PluginStatus(info.name, distribution, version, name)
+        if any(known.name == status.name for known in self.plugins):
+            first = next(known for known in self.plugins if known.name == status.name)
+            raise DuplicateNameError(
+                kind="plugin", name=status.name, first=str(first.owner), second=str(status.owner)
+            )
+        self.plugins.append(status)
+        self._register(module, status)
+
+    def _register(self, module: Any, status: PluginStatus) -> None:
+        info = _plugin_info(module)
+        if info.name != status.name:
+            raise PluginError(
+                f"it is entered as {status.name!r} but calls itself {info.name!r} (PLUGIN.name)"
+            )
+        lowest, highest = info.contract
+        if not lowest <= CONTRACT_VERSION <= highest:
+            raise PluginError(
+                f"it was made for contract versions {lowest} to {highest}, "
+                f"and this xsave has {CONTRACT_VERSION}: install a matching version of either"
+            )
+        status.info = info
+        self._pluggy.register(module, name=info.name)
+        self._pluggy.check_pending()
+        status.hooks = sorted(caller.name for caller in self._pluggy.get_hookcallers(module) or [])
+        for hook, registry in self._registries.items():
+            implementation = getattr(module, hook, None)
+            if hook not in status.hooks or implementation is None:
+                continue
+            offered = status.provides.setdefault(registry.kind, [])
+
+            def register(
+                item: Any, registry: Registry[Any] = registry, offered: list[str] = offered
+            ) -> None:
+                registry.add(item, status.owner)
+                offered.append(item.name)
+
+            implementation(register=register)
+
+    def _forget(self, status: PluginStatus, error: Exception) -> None:
+        """A plugin failed half-way: keep nothing of it but the reason."""
+        for registry in self._registries.values():
+            registry.drop(status.name)
+        if self._pluggy.has_plugin(status.name):
+            self._pluggy.unregister(name=status.name)
+        status.hooks, status.provides = [], {}
+        reason = str(error) or "no reason given"
+        status.error = (
+            reason if isinstance(error, XsaveError) else f"{type(error).__name__}: {reason}"
+        )
+
+    def status(self, plugin: str) -> PluginStatus | None:
+        return next((status for status in self.plugins if status.name == plugin), None)
+
+    @property
+    def failed(self) -> list[PluginStatus]:
+        return [status for status in self.plugins if status.error]
+
+    def handler_table(self, plugins: Iterable[str] | None = None) -> HandlerTable:
+        """The handlers of the named plugins and of what they need; None for all.
+
+        :raises UnknownNameError: a name that is not installed; lists those that are.
+        :raises PluginError: a plugin needed here failed to load; or the declared order of
+            the records has a cycle.
+        """
+        loaded = frozenset(status.name for status in self.plugins if not status.error)
+        chosen = loaded if plugins is None else self._with_needs(plugins)
+        entries = [entry for entry in self.handlers if entry.owner.plugin in chosen]
+        order_handlers(entry.item for entry in entries)
+        return HandlerTable(self.handlers, chosen)
+
+    def _with_needs(self, names: Iterable[str]) -> frozenset[str]:
+        wanted, chosen = list(names), set[str]()
+        while wanted:
+            name = wanted.pop()
+            status = self.status(name)
+            if status is None:
+                known = sorted(known.name for known in self.plugins)
+                raise UnknownNameError(kind="plugin", name=name, known=known)
+            if status.error or status.info is None:
+                raise PluginError(f"plugin {name} cannot be used: {status.error}")
+            if name not in chosen:
+                chosen.add(name)
+                wanted += sorted(status.info.needs)
+        return frozenset(chosen)
+
+    def record_order(self) -> list[str]:
+        """Names of all registered records, in the order of a stream."""
+        return order_handlers(entry.item for entry in self.handlers)
+
+    def make_checks(self, info: ImageInfo, plugins: frozenset[str]) -> Sequence[StreamCheck]:
+        """The checks that the plugins in use offer for such a stream."""
+        unused = [
+            self._pluggy.get_plugin(status.name)
+            for status in self.plugins
+            if status.name not in plugins and not status.error
+        ]
+        caller = self._pluggy.subset_hook_caller("xsave_make_check", unused)
+        return [check for check in caller(info=info) if check is not None]
+
+    def doctor(self) -> list[tuple[str, str, bool, str]]:
+        """(plugin, what was looked at, whether it is fine, remark), from every plugin."""
+        found: list[tuple[str, str, bool, str]] = []
+        for status in self.plugins:
+            if status.error:
+                found.append((status.name, "loads", False, status.error))
+                continue
+            found.append((status.name, "loads", True, f"{status.load_time_s * 1000:.1f} ms"))
+            examine = getattr(self._pluggy.get_plugin(status.name), "xsave_doctor", None)
+            if examine is None or "xsave_doctor" not in status.hooks:
+                continue
+
+            def report(what: str, fine: bool, remark: str, name: str = status.name) -> None:
+                found.append((name, what, fine, remark))
+
+            try:
+                examine(report=report)
+            except Exception as error:  # one plugin's doctor does not silence the others
+                found.append(
+                    (status.name, "xsave_doctor", False, f"{type(error).__name__}: {error}")
+                )
+        return found
+
+    def choose_codec(self, text: str) -> CodecChoice:
+        """Understand ``NAME[:LEVEL]``; where the name belongs to a plugin that failed to
+        load, say that instead."""
+        try:
+            return parse_codec(text, self.codecs.find)
+        except UnknownNameError as error:
+            status = self.status(error.name)
+            if status is not None and status.error:
+                raise PluginError(f"codec {error.name} cannot be used: {status.error}") from None
+            raise
+
+
+def build_manager(
+    plugins: Iterable[Any] | None = None, *, load_installed: bool | None = None
+) -> PluginManager:
+    """Make a manager.
+
+    :param plugins: modules or objects to register beside, or instead of, the installed.
+    :param load_installed: load the entry points of group ``xsave``; by default only when
+        no ``plugins`` are given.
+    :raises DuplicateNameError: two distributions enter a plugin of the same name, or two
+        plugins offer the same thing.
+    """
+    manager = PluginManager()
+    if load_installed or (load_installed is None and plugins is None):
+        for entry in _distinct(entry_points(group=ENTRY_POINT_GROUP)):
+            manager.load_entry_point(entry)
+    for plugin in plugins or ():
+        manager.register(plugin)
+    return manager
+
+
+def _distinct(entries: Iterable[EntryPoint]) -> list[EntryPoint]:
+    """In order of name; the same name from two distributions is an error."""
+    # A distribution can be found twice on the path (an editable install seen from its own
+    # folder): the same name from the same distribution is one plugin.
+    found = {(entry.name, entry.dist.name if entry.dist else ""): entry for entry in entries}
+    for name, count in Counter(name for name, _ in found).items():
+        if count > 1:
+            first, second, *_ = sorted(dist or "an unnamed one" for n, dist in found if n == name)
+            raise DuplicateNameError(
+                kind="plugin", name=name,
+                first=f"distribution {first}", second=f"distribution {second}",
+            )  # fmt: skip
+    return [found[key] for key in sorted(found)]
+
+
+def _plugin_info(module: Any) -> PluginInfo:
+    info = getattr(module, "PLUGIN", None)
+    if not isinstance(info, PluginInfo):
+        raise PluginError("it declares no PLUGIN = PluginInfo(name, summary, contract)")
+    return info
+
+
+def _name_and_text(error: Exception) -> str:
+    return f"{type(error).__name__}: {error or 'no reason given'}"

@@ -1,0 +1,1 @@
+"""The one pipeline: a source yields events, a destination takes them."""

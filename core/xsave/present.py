@@ -1,0 +1,69 @@
+"""Decoded states as plain JSON values, for people and for ``--json``.
+
+Bytes become hex text, tuples lists, attrs classes objects with their field names in
+order. A field with named bits or named values shows those beside the number, which
+stays whole: ``{"value": 9, "bits": {"mask": 1, ...}}``, ``{"value": 2, "name": "native"}``.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from .binary import spec_of
+
+Json = Any
+
+
+def to_json(value: object) -> Json:  # noqa: PLR0911  # one return for each kind of value
+    """A decoded state, or any part of one, as JSON values."""
+    if value is None or isinstance(value, bool | int | str | float):
+        return value
+    if isinstance(value, bytes | bytearray | memoryview):
+        return bytes(value).hex()
+    if isinstance(value, enum.Enum):
+        return value.value
+    if attrs.has(type(value)):
+        return _object(value)
+    if isinstance(value, Mapping):
+        return {_key(key): to_json(item) for key, item in value.items()}
+    if hasattr(value, "tolist"):  # a numpy array or scalar
+        return value.tolist()
+    if isinstance(value, tuple | list | set | frozenset):
+        return [to_json(item) for item in value]
+    # cbor2 tags, dates and whatever else a foreign body may hold
+    return str(value)
+
+
+def _key(key: object) -> str:
+    return bytes(key).hex() if isinstance(key, bytes) else str(key)
+
+
+def _object(value: Any) -> Json:
+    shown = {}
+    for attribute in attrs.fields(type(value)):
+        item = getattr(value, attribute.name)
+        spec = spec_of(attribute)
+        if spec is None or (spec.bits is None and spec.names is None):
+            shown[attribute.name] = to_json(item)
+        elif spec.count:
+            shown[attribute.name] = [_number(one, spec.bits, spec.names) for one in item]
+        else:
+            shown[attribute.name] = _number(item, spec.bits, spec.names)
+    return shown
+
+
+def _number(
+    value: int, bits: Mapping[str, tuple[int, int]] | None, names: Mapping[int, str] | None
+) -> Json:
+    shown: dict[str, Any] = {"value": value}
+    if names is not None:
+        shown["name"] = names.get(value, "unknown")
+    if bits is not None:
+        shown["bits"] = {
+            name: value >> low & ((1 << width) - 1) for name, (low, width) in bits.items()
+        }
+    return shown
