@@ -103,6 +103,8 @@ class WriteOptions:
     :ivar identify: a record type with owner and version filled in, as far as the plugins
         at hand know it.
     :ivar checksum: name of the checksum for formats that offer a choice; "" for theirs.
+    :ivar about: who writes and when, for formats that say so: "writer", "created" (both
+        text; the time in UTC as in RFC 3339). Formats ask no clock themselves.
     """
 
     codec: CodecChoice | None = None
@@ -110,6 +112,7 @@ class WriteOptions:
     workers: Workers = field(factory=Workers)
     identify: Callable[[RecordType], RecordType] = lambda kind: kind
     checksum: str = ""
+    about: Mapping[str, str] = field(factory=dict)
 
 
 class Reader(Protocol):

@@ -11,7 +11,7 @@ twice, with :class:`DuplicateNameError` naming both plugins.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import pluggy
@@ -34,6 +34,10 @@ hookspec = pluggy.HookspecMarker("xsave")
 hookimpl = pluggy.HookimplMarker("xsave")
 
 
+def _names(names: Iterable[str]) -> frozenset[str]:
+    return frozenset(names)
+
+
 @frozen
 class PluginInfo:
     """What a plugin module says of itself, as its attribute ``PLUGIN``.
@@ -48,7 +52,7 @@ class PluginInfo:
     name: str
     summary: str
     contract: tuple[int, int]
-    needs: frozenset[str] = field(default=frozenset(), converter=frozenset)
+    needs: frozenset[str] = field(default=frozenset(), converter=_names)
 
 
 @hookspec

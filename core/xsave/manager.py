@@ -125,7 +125,7 @@ class PluginManager:
             self._register(entry.load(), status)
         except DuplicateNameError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:  # some scripts leave when they are imported
             self._forget(status, error)
         status.load_time_s = time.perf_counter() - started
 
@@ -144,7 +144,11 @@ class PluginManager:
                 kind="plugin", name=status.name, first=str(first.owner), second=str(status.owner)
             )
         self.plugins.append(status)
-        self._register(module, status)
+        try:
+            self._register(module, status)
+        except Exception as error:
+            self._forget(status, error)
+            raise
 
     def _register(self, module: Any, status: PluginStatus) -> None:
         info = _plugin_info(module)
@@ -171,12 +175,13 @@ class PluginManager:
             def register(
                 item: Any, registry: Registry[Any] = registry, offered: list[str] = offered
             ) -> None:
+                _check_offer(item, registry, status)
                 registry.add(item, status.owner)
                 offered.append(item.name)
 
             implementation(register=register)
 
-    def _forget(self, status: PluginStatus, error: Exception) -> None:
+    def _forget(self, status: PluginStatus, error: BaseException) -> None:
         """A plugin failed half-way: keep nothing of it but the reason."""
         for registry in self._registries.values():
             registry.drop(status.name)
@@ -314,5 +319,32 @@ def _plugin_info(module: Any) -> PluginInfo:
     return info
 
 
-def _name_and_text(error: Exception) -> str:
-    return f"{type(error).__name__}: {error or 'no reason given'}"
+_CONTRACTS: dict[str, type] = {
+    "record handler": Handler,
+    "format": Format,
+    "codec": Codec,
+    "domain backend": Backend,
+    "transport": Transport,
+    "pre-copy policy": PrecopyPolicy,
+}
+
+
+def _check_offer(item: Any, registry: Registry[Any], status: PluginStatus) -> None:
+    """Find a mistake in an offer while it is still its plugin's own: later it would break
+    the order of records, or the choice of a format, for everyone."""
+    contract = _CONTRACTS[registry.kind]
+    if not isinstance(item, contract):
+        raise PluginError(
+            f"it offers {item!r} as a {registry.kind}: expected an object of a class "
+            f"derived from {contract.__name__}"
+        )
+    wanted = ("name", "phase") if contract is Handler else ("name",)
+    for attribute in wanted:
+        if not hasattr(item, attribute):
+            raise PluginError(f"the {registry.kind} {type(item).__name__} has no {attribute}")
+    for entry in registry if isinstance(item, Format) else ():
+        if shared := sorted(set(item.suffixes) & set(entry.item.suffixes)):
+            raise DuplicateNameError(
+                kind="format suffix", name=shared[0],
+                first=str(entry.owner), second=str(status.owner),
+            )  # fmt: skip

@@ -91,6 +91,8 @@ def carries_page(entries: Entries) -> NDArray[np.bool_]:
 def count_pages(entries: Entries) -> int:
     """How many pages follow these entries. One vectorised pass; a batch of absent pfns
     (an HVM image has about a thousand) costs three C calls."""
+    if not len(entries):
+        return 0
     lowest = int(entries.min()) >> 60
     if lowest > 0xC:
         return 0

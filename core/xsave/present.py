@@ -8,6 +8,7 @@ stays whole: ``{"value": 9, "bits": {"mask": 1, ...}}``, ``{"value": 2, "name": 
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,6 +21,8 @@ Json = Any
 
 def to_json(value: object) -> Json:  # noqa: PLR0911  # one return for each kind of value
     """A decoded state, or any part of one, as JSON values."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has no nan and no infinity
     if value is None or isinstance(value, bool | int | str | float):
         return value
     if isinstance(value, bytes | bytearray | memoryview):

@@ -1,0 +1,193 @@
+"""Writing: files that appear whole or not at all, pipes, and file objects."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+from ..errors import OutputError, UsageError
+from ..record import Buffer
+
+IOV_MAX = 1024
+MODE = 0o600  # an image is a guest's memory, its keys included: not for everyone to read
+NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT}
+
+
+class Writable(Protocol):
+    """A binary file object."""
+
+    def write(self, data: Buffer, /) -> object: ...
+
+
+class Sink:
+    """A :class:`xsave.ByteSink`; its output counts only once :meth:`commit` was called.
+
+    :param write_parts: writes all of the parts.
+    :param commit: makes the output appear; :param discard: removes every trace of it.
+    """
+
+    def __init__(
+        self,
+        write_parts: Callable[[Sequence[Buffer]], None],
+        *,
+        commit: Callable[[], None] | None = None,
+        discard: Callable[[], None] | None = None,
+    ) -> None:
+        self.offset = 0
+        self._write_parts = write_parts
+        self._commit = commit
+        self._discard = discard
+
+    def put(self, parts: Sequence[Buffer]) -> None:
+        try:
+            self._write_parts(parts)
+        except BrokenPipeError as error:
+            raise OutputError("whoever reads the output has gone away") from error
+        except OSError as error:
+            raise OutputError(f"cannot write the output: {error.strerror or error}") from error
+        self.offset += sum(len(part) for part in parts)
+
+    def commit(self) -> None:
+        """The output is complete: let it appear.
+
+        :raises OutputError: it could not; nothing of it is left.
+        """
+        commit, self._commit = self._commit, None
+        if commit is None:
+            return
+        try:
+            commit()
+        except OSError as error:
+            raise OutputError(f"cannot finish the output: {error.strerror or error}") from error
+        self._discard = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        if self._discard is not None:
+            self._discard()
+            self._discard = None
+
+
+def open_sink(where: str | os.PathLike[str] | int | Writable) -> Sink:
+    """A sink for a path, ``-`` (standard output), a file descriptor, or a file object.
+
+    A regular file appears whole under its name when the sink is committed, and replaces
+    an older one only then. Pipes and devices are written as they are.
+
+    :raises OutputError: it cannot be opened. :raises UsageError: it is a terminal.
+    """
+    if isinstance(where, int):
+        return Sink(lambda parts: write_all(where, parts))
+    if not isinstance(where, str | os.PathLike):
+        return Sink(lambda parts: _write_object(where, parts))
+    if where == "-":
+        if sys.stdout is not None and os.isatty(1):
+            raise UsageError(
+                "standard output is a terminal, and an image is no text; "
+                "name a file, or pipe the output on"
+            )
+        return Sink(lambda parts: write_all(1, parts))
+    return _open_path(Path(where))
+
+
+def _open_path(path: Path) -> Sink:
+    try:
+        special = path.exists() and not stat.S_ISREG(path.stat().st_mode)
+        if special:
+            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+            return Sink(
+                lambda parts: write_all(fd, parts),
+                commit=lambda: os.close(fd),
+                discard=lambda: os.close(fd),
+            )
+        return _AtomicFile(path).sink
+    except OSError as error:
+        raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+class _AtomicFile:
+    """A file without a name until it is whole.
+
+    ``O_TMPFILE`` leaves nothing behind even when the process is killed; where the file
+    system has no such thing, a hidden temporary file stands in, which only SIGKILL or a
+    power cut can leave.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path.resolve()  # write through a symbolic link, as cp does
+        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.xsave-part")
+        self._named = False
+        folder = self._path.parent
+        try:
+            self._fd = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, MODE)
+        except OSError as error:
+            if error.errno not in NO_TMPFILE:
+                raise
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            self._fd = os.open(self._temporary, flags, MODE)
+            self._named = True
+        self.sink = Sink(
+            lambda parts: write_all(self._fd, parts), commit=self.commit, discard=self.discard
+        )
+
+    def commit(self) -> None:
+        os.fsync(self._fd)
+        if self._path.exists():
+            os.fchmod(self._fd, stat.S_IMODE(self._path.stat().st_mode))
+        if not self._named:
+            with contextlib.suppress(FileNotFoundError):
+                self._temporary.unlink()
+            # the folder descriptor is not looked at, but makes Python call linkat(2), which
+            # alone follows the link that /proc keeps for a file without a name
+            os.link(f"/proc/self/fd/{self._fd}", self._temporary, src_dir_fd=self._fd)
+            self._named = True
+        self._temporary.replace(self._path)
+        self._named = False
+        os.close(self._fd)
+        self._fd = -1
+        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def discard(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        if self._named:
+            with contextlib.suppress(OSError):
+                self._temporary.unlink()
+
+
+def write_all(fd: int, parts: Sequence[Buffer]) -> None:
+    """Every byte of every part, with as few system calls as the kernel allows."""
+    views = [memoryview(part).cast("B") for part in parts if len(part)]
+    while views:
+        written = os.writev(fd, views[:IOV_MAX])
+        done = 0
+        while done < len(views) and written >= len(views[done]):
+            written -= len(views[done])
+            done += 1
+        del views[:done]
+        if written:
+            views[0] = views[0][written:]
+
+
+def _write_object(file: Writable, parts: Sequence[Buffer]) -> None:
+    for part in parts:
+        file.write(part)

@@ -1,0 +1,269 @@
+"""Reading: files, pipes and file objects as a :class:`xsave.ByteSource`."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from ..errors import SourceError, TruncatedError, UsageError
+
+# Holds a record's header and the entries of a usual batch (8 KiB) in one read, and little
+# of the page contents after them, which are read straight into memory of their own.
+BUFFER_BYTES = 32 << 10
+# Allocated as bytes arrive, so that a length in a cut or hostile input costs nothing.
+LARGEST_PIECE = 8 << 20
+
+ReadInto = Callable[[memoryview], int]
+Hasher = Callable[[memoryview], None]
+
+
+class Readable(Protocol):
+    """A binary file object."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+class Source:
+    """A :class:`ByteSource` over anything that can fill a buffer.
+
+    :param read_into: fills the beginning of a buffer; returns the count, 0 at the end.
+    :param size_bytes: of the whole input, None if not known.
+    :param seek: moves the input forward by so many bytes; None where it cannot.
+    :param hasher: is shown every byte that is taken; bytes that are skipped by seeking
+        are not shown, so give ``seek=None`` to have all of them.
+    """
+
+    def __init__(
+        self,
+        read_into: ReadInto,
+        *,
+        size_bytes: int | None = None,
+        seek: Callable[[int], None] | None = None,
+        hasher: Hasher | None = None,
+        close: Callable[[], None] | None = None,
+    ) -> None:
+        self.size_bytes = size_bytes
+        self.offset = 0
+        self._read_into = read_into
+        self._seek = seek
+        self._hasher = hasher
+        self._close = close
+        self._buffer = memoryview(bytearray(BUFFER_BYTES))
+        self._start = self._end = 0
+
+    def _read(self, room: memoryview) -> int:
+        try:
+            nbytes = self._read_into(room)
+        except OSError as error:
+            raise SourceError(f"cannot read the source: {error.strerror or error}") from error
+        if self._hasher is not None and nbytes:
+            self._hasher(room[:nbytes])
+        return nbytes
+
+    def _fill(self, wanted: int) -> None:
+        """Have up to ``wanted`` bytes in the buffer; fewer only at the end."""
+        have = self._end - self._start
+        if self._start + wanted > BUFFER_BYTES:
+            self._buffer[:have] = bytes(self._buffer[self._start : self._end])
+            self._start, self._end = 0, have
+        while self._end - self._start < wanted:
+            nbytes = self._read(self._buffer[self._end :])
+            if not nbytes:
+                return
+            self._end += nbytes
+
+    def _cut(self, what: str, wanted: int, got: int) -> TruncatedError:
+        return TruncatedError(
+            what=what, offset=self.offset, expected=f"{wanted} bytes", got=f"{got}"
+        )
+
+    def take(self, size_bytes: int, what: str) -> memoryview:
+        if size_bytes <= BUFFER_BYTES:
+            self._fill(size_bytes)
+            have = self._end - self._start
+            if have < size_bytes:
+                raise self._cut(what, size_bytes, have)
+            piece = bytes(self._buffer[self._start : self._start + size_bytes])
+            self._start += size_bytes
+            self.offset += size_bytes
+            return memoryview(piece)
+        whole = self._take_large(size_bytes, what)
+        self.offset += size_bytes
+        return whole
+
+    def _take_large(self, size_bytes: int, what: str) -> memoryview:
+        have = self._end - self._start
+        if self.size_bytes is not None and size_bytes > self.size_bytes - self.offset:
+            raise self._cut(what, size_bytes, max(self.size_bytes - self.offset, 0))
+        room = _allocate(min(size_bytes, LARGEST_PIECE))
+        room[:have] = self._buffer[self._start : self._end]
+        self._start = self._end = 0
+        done = have
+        while done < size_bytes:
+            if done == len(room):
+                larger = _allocate(min(size_bytes, 2 * len(room)))
+                larger[:done] = room
+                room = larger
+            nbytes = self._read(room[done:])
+            if not nbytes:
+                raise self._cut(what, size_bytes, done)
+            done += nbytes
+        return room
+
+    def skip(self, size_bytes: int, what: str) -> None:
+        have = self._end - self._start
+        if size_bytes <= have:
+            self._start += size_bytes
+            self.offset += size_bytes
+            return
+        rest = size_bytes - have
+        if self._seek is not None:
+            if self.size_bytes is not None and size_bytes > self.size_bytes - self.offset:
+                raise self._cut(what, size_bytes, max(self.size_bytes - self.offset, 0))
+            self._start = self._end = 0
+            self._seek(rest)
+        else:
+            self._start = self._end = 0
+            while rest:
+                nbytes = self._read(self._buffer[: min(rest, BUFFER_BYTES)])
+                if not nbytes:
+                    raise self._cut(what, size_bytes, size_bytes - rest)
+                rest -= nbytes
+        self.offset += size_bytes
+
+    def peek(self, size_bytes: int) -> bytes:
+        self._fill(min(size_bytes, BUFFER_BYTES))
+        return bytes(self._buffer[self._start : min(self._start + size_bytes, self._end)])
+
+    def at_end(self) -> bool:
+        return not self.peek(1)
+
+    def close(self) -> None:
+        if self._close is not None:
+            self._close()
+            self._close = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        _kind: type[BaseException] | None,
+        _error: BaseException | None,
+        _trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _allocate(size_bytes: int) -> memoryview:
+    """Memory that is not cleared first: clearing 4 MiB costs as much as reading it."""
+    import numpy as np
+
+    return np.empty(size_bytes, np.uint8).data
+
+
+class FileImage:
+    """A regular file as :class:`xsave.RandomAccess`."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = _open(path)
+        self.size_bytes = os.fstat(self._fd).st_size
+
+    def read_at(self, offset: int, size_bytes: int, what: str) -> memoryview:
+        if offset < 0 or size_bytes > self.size_bytes - offset:
+            raise TruncatedError(
+                what=what,
+                offset=offset,
+                expected=f"{size_bytes} bytes",
+                got=f"{max(self.size_bytes - offset, 0)}",
+            )
+        data = bytearray()
+        while len(data) < size_bytes:
+            piece = os.pread(self._fd, size_bytes - len(data), offset + len(data))
+            if not piece:
+                raise TruncatedError(
+                    what=what, offset=offset, expected=f"{size_bytes} bytes", got=f"{len(data)}"
+                )
+            data += piece
+        return memoryview(data)
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exc: Any) -> None:
+        self.close()
+
+
+def _open(path: Path) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError as error:
+        raise SourceError(f"cannot open {path}: {error.strerror}") from error
+
+
+def open_source(
+    where: str | os.PathLike[str] | int | Readable, *, hasher: Hasher | None = None
+) -> Source:
+    """A source for a path, ``-`` (standard input), a file descriptor, or a file object.
+
+    A descriptor or file object stays open afterwards. With a ``hasher`` nothing is seeked
+    over, so that it is shown every byte.
+
+    :raises SourceError: it cannot be opened.
+    """
+    if isinstance(where, int):
+        return _from_fd(where, hasher, close=None)
+    if not isinstance(where, str | os.PathLike):
+        return Source(_reader_of(where), hasher=hasher)
+    if where == "-":
+        if os.isatty(0):
+            raise UsageError("standard input is a terminal; give a file, or pipe an image in")
+        return _from_fd(0, hasher, close=None)
+    fd = _open(Path(where))
+    return _from_fd(fd, hasher, close=lambda: os.close(fd))
+
+
+def _from_fd(fd: int, hasher: Hasher | None, close: Callable[[], None] | None) -> Source:
+    status = os.fstat(fd)
+    if stat.S_ISDIR(status.st_mode):
+        if close is not None:
+            close()
+        raise SourceError("cannot read the source: it is a folder")
+    regular = stat.S_ISREG(status.st_mode)
+    size = status.st_size - os.lseek(fd, 0, os.SEEK_CUR) if regular else None
+
+    def seek(nbytes: int) -> None:
+        os.lseek(fd, nbytes, os.SEEK_CUR)
+
+    return Source(
+        lambda room: os.readv(fd, [room]),
+        size_bytes=size,
+        seek=seek if regular and hasher is None else None,
+        hasher=hasher,
+        close=close,
+    )
+
+
+def _reader_of(file: Readable) -> ReadInto:
+    read_into: ReadInto | None = getattr(file, "readinto", None)
+    if read_into is not None:
+        return lambda room: read_into(room) or 0
+    return from_read(file.read)
+
+
+def from_read(read: Callable[[int], bytes]) -> ReadInto:
+    """A ``read_into`` made from a function that returns bytes."""
+
+    def read_into(room: memoryview) -> int:
+        piece = read(len(room))
+        room[: len(piece)] = piece
+        return len(piece)
+
+    return read_into

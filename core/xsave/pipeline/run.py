@@ -1,0 +1,218 @@
+"""The pipeline itself: a source yields records, a destination takes them.
+
+``xsave run`` is this function; ``convert`` is a name for it.
+"""
+
+from __future__ import annotations
+
+import datetime
+import logging
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .. import __version__
+from ..codec import CodecChoice
+from ..errors import UnknownNameError, UsageError
+from ..format import Format, PageMode, Reader, WriteOptions, Writer
+from ..handler import RecordHandler
+from ..io.sink import open_sink
+from ..manager import HandlerTable, PluginManager, build_manager
+from ..progress import ProgressCallback, RunReport
+from ..record import ImageInfo, Record, RecordType
+from ..workers import Workers
+from .stream import Watch, open_stream, used_plugins
+
+if TYPE_CHECKING:
+    from ..format import Event
+
+log = logging.getLogger("xsave.run")
+DEFAULT_FORMAT = "native"
+
+
+def run(
+    source: Any,
+    dest: Any,
+    *,
+    to: str | None = None,
+    codec: str | None = None,
+    checksum: str = "",
+    plugins: Iterable[str] | None = None,
+    add: Mapping[str, bytes] | None = None,
+    workers: int = 0,
+    manager: PluginManager | None = None,
+    progress: ProgressCallback | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> RunReport:
+    """Take every record from a source to a destination.
+
+    :param source: path, ``"-"`` for standard input, file descriptor, binary file object,
+        or a :class:`xsave.Reader` of your own.
+    :param dest: path, ``"-"`` for standard output, file descriptor, or binary file object.
+        A file appears whole, or not at all.
+    :param to: name of the destination's format; by default after the suffix of ``dest``,
+        else native.
+    :param codec: ``NAME[:LEVEL]``; by default bodies stay as the source has them.
+    :param checksum: of the destination's pieces, where the format offers a choice.
+    :param plugins: whose records may be handled, with what those plugins need; all by
+        default. A mandatory record of another plugin stops the run.
+    :param add: records to put in, name to body, where their handlers' order places them.
+    :param workers: threads for compression; 0 for one a processor.
+    :param manager: by default one is built from the installed plugins.
+    :param progress: called about ten times a second, and at the end.
+    :param cancelled: asked between records; when it says True the run ends with
+        CancelledError and leaves nothing behind.
+    :raises XsaveError: one of its subclasses; nothing is left of the destination.
+    """
+    manager = manager or build_manager()
+    handlers = manager.handler_table(plugins)
+    format_ = choose_format(manager, to, dest)
+    choice = manager.choose_codec(codec) if codec is not None else None
+    _refuse_same_file(source, dest)
+    with ExitStack() as stack:
+        pool = stack.enter_context(Workers(workers))
+        reader, position = _open(stack, source, manager, pool, format_, choice)
+        sink = stack.enter_context(open_sink(dest))
+        options = WriteOptions(
+            codec=choice,
+            codecs=manager.codecs.items(),
+            workers=pool,
+            identify=handlers.identify,
+            checksum=checksum,
+            about=about_us(),
+        )
+        writer = format_.writer(sink, reader.info, options)
+        report = RunReport(
+            reader.info, dest_format=format_.name, codec="" if choice is None else str(choice)
+        )
+        watch = Watch(manager, handlers, reader, report, position, progress, cancelled, stage="run")
+        _pump(watch, writer, Additions(manager, handlers, reader.info, add or {}))
+        writer.finish()
+        sink.commit()
+        report.dest_bytes = sink.offset
+        report.plugins = used_plugins(report.records.values())
+        for name in writer.left_out:
+            report.left_out[name] = report.left_out.get(name, 0) + 1
+    _log(report)
+    return report
+
+
+def _pump(watch: Watch, writer: Writer, additions: Additions) -> None:
+    for event, _state in watch.events():
+        for record in additions.before(event):
+            writer.put(record)
+        writer.put(event)
+    for record in additions.rest():
+        writer.put(record)
+
+
+def _open(
+    stack: ExitStack, source: Any, manager: PluginManager, pool: Workers, dest: Format,
+    choice: CodecChoice | None,
+) -> tuple[Reader, Callable[[], tuple[int, int | None]]]:  # fmt: skip
+    if hasattr(source, "info") and hasattr(source, "__iter__"):
+        return source, lambda: (0, None)
+
+    def mode(format_: Format) -> PageMode:
+        same = format_.name == dest.name and choice is None
+        return PageMode.CARRY if same else PageMode.FULL
+
+    opened = open_stream(source, manager, pool, pages=mode)
+    stack.callback(opened.source.close)
+    bytes_in = opened.source
+    return opened.reader, lambda: (bytes_in.offset, bytes_in.size_bytes)
+
+
+def choose_format(manager: PluginManager, to: str | None, dest: Any) -> Format:
+    """By name, else by the suffix of a path, else native.
+
+    :raises UsageError: it is unknown, or cannot be written.
+    """
+    if to is None:
+        suffix = Path(dest).suffix if isinstance(dest, str | os.PathLike) else ""
+        by_suffix = [e.item for e in manager.formats if suffix and suffix in e.item.suffixes]
+        format_ = by_suffix[0] if by_suffix else manager.formats.find(DEFAULT_FORMAT)
+    else:
+        format_ = manager.formats.find(to)
+    if not format_.writable:
+        known = sorted(entry.item.name for entry in manager.formats if entry.item.writable)
+        raise UnknownNameError(kind="format for writing", name=format_.name, known=known)
+    return format_
+
+
+def _refuse_same_file(source: Any, dest: Any) -> None:
+    if not isinstance(source, str | os.PathLike) or not isinstance(dest, str | os.PathLike):
+        return
+    if "-" in (source, dest) or not Path(source).exists() or not Path(dest).exists():
+        return
+    if Path(source).samefile(dest) and Path(source).is_file():
+        raise UsageError(f"{os.fspath(source)} is both source and destination")
+
+
+def about_us() -> dict[str, str]:
+    """Writer and time, for formats that record them. ``SOURCE_DATE_EPOCH`` fixes the time,
+    so that the same image can be made twice."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    now = (
+        datetime.datetime.fromtimestamp(int(epoch), datetime.UTC)
+        if epoch is not None and epoch.isdigit()
+        else datetime.datetime.now(datetime.UTC)
+    )
+    return {"writer": f"xsave {__version__}", "created": now.strftime("%Y-%m-%dT%H:%M:%SZ")}
+
+
+class Additions:
+    """Records that are put in where their handlers' order places them."""
+
+    def __init__(
+        self, manager: PluginManager, handlers: HandlerTable, info: ImageInfo,
+        add: Mapping[str, bytes],
+    ) -> None:  # fmt: skip
+        self._places = {name: place for place, name in enumerate(manager.record_order())}
+        self._waiting: list[Record] = []
+        for name, body in add.items():
+            entry = manager.handlers.get(name)
+            if entry is None or handlers.get(RecordType(name)) is None:
+                known = [n for n in manager.handlers.names() if handlers.get(RecordType(n))]
+                raise UnknownNameError(kind="record in the chosen plugins", name=name, known=known)
+            handler = entry.item
+            if not isinstance(handler, RecordHandler) or info.guest_type not in handler.guest_types:
+                raise UsageError(f"{name} cannot be added to an image of this kind of guest")
+            try:
+                handler.decode(memoryview(body))
+            except Exception as error:
+                raise UsageError(f"the body given for {name} is wrong: {error}") from error
+            kind = RecordType(name, handler.version, handler.mandatory, entry.owner)
+            self._waiting.append(Record(kind, body))
+        self._waiting.sort(key=lambda record: self._places[record.name])
+
+    def before(self, event: Event) -> Sequence[Record]:
+        """Those whose place is before this event: it is the first of a later place."""
+        if not self._waiting:
+            return ()
+        place = self._places.get(event.name, -1)
+        due = [record for record in self._waiting if self._places[record.name] < place]
+        self._waiting = self._waiting[len(due) :]
+        return due
+
+    def rest(self) -> Sequence[Record]:
+        rest, self._waiting = self._waiting, []
+        return rest
+
+
+def _log(report: RunReport) -> None:
+    log.info(
+        "%s -> %s: %d records, %d pages in %.2f s",
+        report.source.format,
+        report.dest_format,
+        sum(count.count for count in report.records.values()),
+        report.nr_pages,
+        report.elapsed_s,
+    )
+    for name in report.carried:
+        log.warning("%s is carried unchanged: no plugin in use understands it", name)
+    for name, count in report.left_out.items():
+        log.warning("%s was left out %d times: %s has no place for it", name, count,
+                    report.dest_format)  # fmt: skip

@@ -1,0 +1,241 @@
+"""Opening both ends of the pipeline, and watching what flows between them.
+
+Shared by ``run``, ``verify`` and ``inspect``: recognising an input, unwrapping it when it
+is compressed as a whole, dispatching each event to its handler by name, running the
+checks that span records, counting, telling progress, and stopping when asked to.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from attrs import define, field
+
+from ..check import StreamCheck
+from ..errors import (
+    CancelledError,
+    FieldError,
+    MissingPluginError,
+    PluginError,
+    RecordError,
+    UnrecognisedError,
+)
+from ..format import Format, PageMode, Reader, ReadOptions
+from ..handler import Handler, MemoryHandler, RecordHandler
+from ..io.source import Hasher, Source, from_read, open_source
+from ..manager import HandlerTable, PluginManager
+from ..progress import Progress, ProgressCallback, RecordCount, RunReport
+from ..record import Owner, Record
+from ..workers import Workers
+
+if TYPE_CHECKING:
+    from ..format import Event
+    from ..pages import PageBatch
+
+PROGRESS_INTERVAL_S = 0.1
+SNIFF_BYTES = 4096
+
+
+def recognise(source: Source, manager: PluginManager) -> tuple[Format, Source]:
+    """The format of an input, and the source to read it from: another one when the whole
+    input is compressed.
+
+    :raises UnrecognisedError: no format knows it. :raises PluginError: several do.
+    """
+    head = source.peek(SNIFF_BYTES)
+    for entry in manager.codecs:
+        codec = entry.item
+        if codec.magic and head.startswith(codec.magic):
+            read = codec.open_stream(_read_function(source))
+            source = Source(from_read(read), close=source.close)
+            head = source.peek(SNIFF_BYTES)
+            break
+    found = [entry.item for entry in manager.formats if entry.item.sniff(head)]
+    if len(found) > 1:
+        names = " and ".join(format_.name for format_ in found)
+        raise PluginError(f"formats {names} both claim this input")
+    if not found:
+        known = ", ".join(e.item.name for e in manager.formats if e.item.readable) or "none"
+        failed = "".join(f"; plugin {s.name} failed to load: {s.error}" for s in manager.failed)
+        begins = f"it begins with {head[:16].hex(' ')}" if head else "it is empty"
+        raise UnrecognisedError(
+            f"the input is of no known format: {begins}; known formats: {known}{failed}"
+        )
+    return found[0], source
+
+
+def _read_function(source: Source) -> Callable[[int], bytes]:
+    def read(size_bytes: int) -> bytes:
+        piece = source.peek(size_bytes)
+        source.skip(len(piece), "compressed input")
+        return piece
+
+    return read
+
+
+@define
+class OpenedStream:
+    """An input whose headers were read."""
+
+    source: Source
+    format: Format
+    reader: Reader
+
+
+def open_stream(
+    where: Any,
+    manager: PluginManager,
+    workers: Workers,
+    *,
+    pages: Callable[[Format], PageMode],
+    hasher: Hasher | None = None,
+) -> OpenedStream:
+    """:param where: see :func:`xsave.io.source.open_source`.
+    :param pages: what to do with page contents, decided once the format is known.
+    :param hasher: is shown every byte of the input.
+    """
+    source = open_source(where, hasher=hasher)
+    try:
+        format_, source = recognise(source, manager)
+        options = ReadOptions(pages=pages(format_), codecs=manager.codecs.items(), workers=workers)
+        return OpenedStream(source, format_, format_.reader(source, options))
+    except BaseException:
+        source.close()
+        raise
+
+
+@define
+class Watch:
+    """Dispatches events to handlers, and keeps the report.
+
+    :ivar decode: give records to their handlers' ``decode``. Not done for a bare copy of
+        structure.
+    """
+
+    manager: PluginManager
+    handlers: HandlerTable
+    reader: Reader
+    report: RunReport
+    position: Callable[[], tuple[int, int | None]]
+    progress: ProgressCallback | None = None
+    cancelled: Callable[[], bool] | None = None
+    stage: str = "run"
+    tolerate_missing: bool = False
+    _checks: list[StreamCheck] = field(factory=list)
+    _started: float = field(factory=time.monotonic)
+    _told: float = 0.0
+
+    def events(self) -> Iterator[tuple[Event, Any]]:
+        """Each event with the state its handler decoded; None for batches, and for records
+        that nobody here understands."""
+        self._checks = list(self.manager.make_checks(self.reader.info, self.handlers.plugins))
+        self._tell(last=False)
+        for event in self.reader:
+            if self.cancelled is not None and self.cancelled():
+                raise CancelledError("cancelled")
+            yield event, self._dispatch(event)
+            self._tell(last=False)
+        for check in self._checks:
+            check.finish()
+        self.report.elapsed_s = time.monotonic() - self._started
+        self.report.source_bytes = self.position()[0]
+        self._tell(last=True)
+
+    def _dispatch(self, event: Event) -> Any:
+        handler = self.handlers.get(event.type)
+        count = self._count(event, handler)
+        if handler is None:
+            count.understood = False
+            if event.type.mandatory and not self.tolerate_missing:
+                raise self._missing(event)
+            return None
+        try:
+            if isinstance(event, Record):
+                return self._see_record(event, handler)
+            self._see_pages(event, handler)
+        except FieldError as error:
+            raise RecordError(record=event.name, offset=event.offset, reason=str(error)) from error
+        return None
+
+    def _see_record(self, record: Record, handler: Handler) -> Any:
+        if not isinstance(handler, RecordHandler):
+            raise FieldError(field="record", expected="pages", got="a record without pages")
+        if self.reader.info.guest_type not in handler.guest_types:
+            raise FieldError(
+                field="guest type",
+                expected=" or ".join(sorted(kind.value for kind in handler.guest_types)),
+                got=self.reader.info.guest_type.value,
+            )
+        state = handler.decode(memoryview(record.body))
+        for check in self._checks:
+            check.see_record(record, state)
+        return state
+
+    def _see_pages(self, batch: PageBatch, handler: Handler) -> None:
+        if not isinstance(handler, MemoryHandler):
+            raise FieldError(field="record", expected="a record without pages", got="pages")
+        handler.check(batch)
+        for check in self._checks:
+            check.see_pages(batch)
+
+    def _count(self, event: Event, handler: Handler | None) -> RecordCount:
+        report = self.report
+        count = report.records.get(event.name)
+        if count is None:
+            owner = self.handlers.owner_of(event.type)
+            count = report.records[event.name] = RecordCount(
+                event.name, owner.plugin if owner else "", event.type.mandatory
+            )
+        count.count += 1
+        if isinstance(event, Record):
+            count.body_bytes += len(event.body)
+        else:
+            report.nr_batches += 1
+            report.nr_pfns += len(event.entries)
+            report.nr_pages += event.nr_pages
+        return count
+
+    def _missing(self, event: Event) -> MissingPluginError:
+        owner = self.handlers.owner_of(event.type)
+        return missing_plugin(event.name, event.type.version, owner, self.manager, self.handlers)
+
+    def _tell(self, *, last: bool) -> None:
+        if self.progress is None:
+            return
+        now = time.monotonic()
+        if not last and now - self._told < PROGRESS_INTERVAL_S:
+            return
+        self._told = now
+        done, total = self.position()
+        self.progress(Progress(self.stage, done, total, self.report.nr_pages, now - self._started))
+
+
+def missing_plugin(
+    record: str, version: int, owner: Owner | None, manager: PluginManager, handlers: HandlerTable
+) -> MissingPluginError:
+    """Say what is missing, and what to do about it."""
+    if owner is None:
+        failed = [status.name for status in manager.failed]
+        hint = f"; failed to load: {', '.join(failed)} (see xsave plugins)" if failed else ""
+        reason = f"no plugin here handles it, and the image does not say whose it is{hint}"
+        return MissingPluginError(record=record, plugin="", reason=reason)
+    status = manager.status(owner.plugin)
+    if status is None:
+        reason = f"it belongs to plugin {owner}, which is not installed"
+    elif status.error:
+        reason = f"it belongs to plugin {owner.plugin}, which failed to load: {status.error}"
+    elif owner.plugin not in handlers.plugins:
+        chosen = ", ".join(sorted(handlers.plugins))
+        reason = f"it belongs to plugin {owner.plugin}, which is not among those chosen ({chosen})"
+    else:
+        reason = (
+            f"its version is {version}, and plugin {owner.plugin} here understands an older one"
+        )
+    return MissingPluginError(record=record, plugin=owner.plugin, reason=reason)
+
+
+def used_plugins(counts: Iterable[RecordCount]) -> list[str]:
+    """Names of the plugins whose records came by."""
+    return sorted({count.plugin for count in counts if count.plugin and count.understood})

@@ -1,0 +1,75 @@
+"""Codec ``zstd``: one Zstandard frame (RFC 8878) with its content size for each body."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+
+from xsave import Buffer, Codec, PluginInfo, hookimpl
+
+from . import FrameStream, Read, damaged, require
+
+PLUGIN = PluginInfo(name="zstd", summary="codec: Zstandard, levels 1 to 19", contract=(1, 1))
+
+# From Python 3.14 on it is part of the standard library, unless Python was built without.
+_IN_PYTHON = sys.version_info >= (3, 14)
+require("_zstd" if _IN_PYTHON else "backports.zstd", PLUGIN.name)
+
+
+def _library() -> ModuleType:
+    if sys.version_info >= (3, 14):
+        from compression import zstd
+    else:
+        from backports import zstd
+    return zstd
+
+
+class ZstdCodec(Codec):
+    name = "zstd"
+    summary = "Zstandard, one frame a body"
+    levels = (1, 19)
+    default_level = 3
+    magic = b"\x28\xb5\x2f\xfd"
+
+    def compress(self, data: Buffer, level: int) -> Buffer:
+        packed: bytes = _library().compress(data, level)
+        return packed
+
+    def decompress(self, data: Buffer, size_bytes: int) -> Buffer:
+        zstd = _library()
+        try:
+            claimed = zstd.get_frame_info(data).decompressed_size
+            if claimed != size_bytes:
+                got = "a frame without its size" if claimed is None else f"a frame of {claimed}"
+                raise damaged(self.name, size_bytes, got)
+            frame = zstd.ZstdDecompressor()
+            # One byte of room more than wanted, so that the decompressor goes on to the
+            # frame's end instead of stopping when it is full.
+            unpacked: bytes = frame.decompress(data, max_length=size_bytes + 1)
+        except zstd.ZstdError:
+            raise damaged(self.name, size_bytes, "a damaged frame") from None
+        if len(unpacked) > size_bytes:
+            raise damaged(self.name, size_bytes, "more bytes")
+        if not frame.eof:
+            raise damaged(self.name, size_bytes, f"a frame cut after {len(unpacked)} bytes")
+        if frame.unused_data:
+            raise damaged(self.name, size_bytes, f"{len(frame.unused_data)} bytes too many")
+        return unpacked
+
+    def open_stream(self, read: Read) -> Read:
+        """Frames and skippable frames in any number. A frame may ask for a window of up to
+        128 MiB, as with the zstd program."""
+        zstd = _library()
+        return FrameStream(read, self.name, zstd.ZstdDecompressor, zstd.ZstdError).read
+
+
+@hookimpl
+def xsave_register_codecs(register: Callable[[Codec], None]) -> None:
+    register(ZstdCodec())
+
+
+@hookimpl
+def xsave_doctor(report: Callable[[str, bool, str], None]) -> None:
+    zstd = _library()
+    report("library", True, f"zstd {zstd.zstd_version} through {zstd.__name__}")

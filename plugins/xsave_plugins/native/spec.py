@@ -1,0 +1,234 @@
+"""What the bytes of a native image are, version 1.0. docs/formats/native.md is the text.
+
+    image   = header, piece..., end piece, tail
+    piece   = prefix (32 bytes), head (CBOR map), table, padding, body, padding
+
+All integers outside CBOR are little-endian. A piece begins at a multiple of 8, its body
+at a multiple of 2 ** alignment. No I/O here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import cbor2
+import numpy as np
+import xxhash
+from attrs import frozen
+from numpy.typing import NDArray
+from xsave import Buffer, DamageError, Entries, FormatError, UsageError, expand_runs, runs
+
+VERSION = (1, 0)
+HEADER = struct.Struct("<8sHHI")  # magic, version major and minor, size of the CBOR map
+HEADER_SUM = struct.Struct("<Q")  # xxh3_64 of HEADER and the map
+PREFIX = struct.Struct("<4sBBHIIQQ")  # marker, kind, alignment, padding, head, table, body, sum
+MARKER = b"xsvp"
+TAIL = struct.Struct("<Q8s")  # offset of the end piece, magic
+TAIL_MAGIC = b"xsvend\r\n"
+
+TYPE, RECORD, PAGES, INDEX, END = 1, 2, 3, 4, 5
+KIND_NAMES = {TYPE: "type", RECORD: "record", PAGES: "pages", INDEX: "index", END: "end"}
+SKIPPABLE = 0x80  # kinds from here on may be passed over by who does not know them
+
+HEAD_MAX = 1 << 20  # bytes of CBOR in a header or a piece
+ENTRIES_MAX = 1 << 24  # in a batch: what fits into the largest record of libxc
+PAGES_MAX = 1 << 15  # in a batch, likewise
+TABLE_MAX = 13 * ENTRIES_MAX + 9 * PAGES_MAX  # bytes; every entry a run of its own
+RECORD_MAX = 128 << 20  # bytes of a record's body
+INDEX_MAX = 1 << 32  # bytes
+WINDOW_MAX = 1 << 14  # pages (64 MiB)
+WINDOW = 4096  # pages (16 MiB); of the duplicates in real guests, 1024 find all but 0.5 %
+
+PAGE_ALIGNMENT = 12
+ALIGNMENT = 3
+
+INDEX_ROW = np.dtype(
+    [
+        ("offset", "<u8"),  # of the piece
+        ("first_pfn", "<u8"),  # lowest, highest: of a batch; all ones, zero without pfns
+        ("last_pfn", "<u8"),
+        ("base", "<u8"),  # number of the first page stored in it
+        ("type", "<u4"),
+        ("kind", "<u4"),
+    ]
+)
+NO_PFN = (1 << 64) - 1
+
+CHECKSUMS = {"xxh3-128": 16, "sha256": 32}
+DEFAULT_CHECKSUM = "xxh3-128"
+
+
+def checksum(name: str, data: Buffer) -> bytes:
+    """Of a body. xxh3-128 finds accidents at 20 GB/s; sha256 also finds intent."""
+    if name == "xxh3-128":
+        return xxhash.xxh3_128_digest(data)
+    return hashlib.sha256(data).digest()
+
+
+def check_checksum_name(name: str) -> str:
+    if name not in CHECKSUMS:
+        raise UsageError(f"no checksum is named {name!r}; known: {', '.join(CHECKSUMS)}")
+    return name
+
+
+def head_sum(*parts: Buffer) -> int:
+    """xxh3_64 of what precedes a body: prefix without its last field, head and table."""
+    state = xxhash.xxh3_64()
+    for part in parts:
+        state.update(part)
+    return state.intdigest()
+
+
+def dump(head: Mapping[str, Any]) -> bytes:
+    return cbor2.dumps(dict(head))
+
+
+def load(data: Buffer, what: str, offset: int) -> dict[str, Any]:
+    """A CBOR map with text keys, of definite lengths, without duplicates.
+
+    :raises FormatError: it is anything else.
+    """
+    data = bytes(data)
+    try:
+        head = cbor2.loads(data, max_depth=8, allow_indefinite=False, allow_duplicate_keys=False)
+    except (cbor2.CBORError, ValueError, TypeError, OverflowError) as error:
+        raise FormatError(
+            what=what, offset=offset, expected="a CBOR map", got=f"{error}"
+        ) from error
+    if not isinstance(head, dict) or not all(isinstance(key, str) for key in head):
+        raise FormatError(
+            what=what, offset=offset, expected="a CBOR map with text keys",
+            got=type(head).__name__,
+        )  # fmt: skip
+    return head
+
+
+@frozen
+class Prefix:
+    """The fixed part of a piece. Sizes in bytes."""
+
+    kind: int
+    alignment: int  # as a power of two, of the body's offset
+    padding: int  # zero bytes between table and body
+    head_size: int
+    table_size: int
+    body_size: int
+    sum: int
+
+    @property
+    def kind_name(self) -> str:
+        return KIND_NAMES.get(self.kind, f"kind {self.kind:#x}")
+
+
+def pack_prefix(prefix: Prefix) -> bytes:
+    return PREFIX.pack(
+        MARKER, prefix.kind, prefix.alignment, prefix.padding, prefix.head_size,
+        prefix.table_size, prefix.body_size, prefix.sum,
+    )  # fmt: skip
+
+
+def unpack_prefix(data: Buffer, offset: int) -> Prefix:
+    """:raises FormatError: it is no prefix, or a size is out of bounds."""
+    marker, kind, alignment, padding, head, table, body, total = PREFIX.unpack(data)
+    if marker != MARKER:
+        raise DamageError(
+            what="a piece's marker", offset=offset, expected=MARKER.hex(), got=marker.hex()
+        )
+    limits = (
+        ("head size", head, HEAD_MAX),
+        ("table size", table, TABLE_MAX),
+        ("body size", body, INDEX_MAX if kind == INDEX else max(RECORD_MAX, PAGES_MAX << 12)),
+        ("alignment", alignment, 16),
+    )
+    for what, got, highest in limits:
+        if got > highest:
+            raise FormatError(
+                what=f"{what} of a piece", offset=offset, expected=f"at most {highest}",
+                got=str(got),
+            )  # fmt: skip
+    return Prefix(kind, alignment, padding, head, table, body, total)
+
+
+def frame(
+    kind: int, head: bytes, table: bytes, body_size: int, alignment: int, offset: int
+) -> tuple[bytes, int]:
+    """What precedes a body, and how many zero bytes follow it.
+
+    :param offset: where the piece will begin, a multiple of 8.
+    :returns: prefix, head, table and padding in one; bytes of padding after the body.
+    """
+    unaligned = offset + PREFIX.size + len(head) + len(table)
+    padding = -unaligned & ((1 << alignment) - 1)
+    prefix = Prefix(kind, alignment, padding, len(head), len(table), body_size, 0)
+    packed = pack_prefix(prefix)[:-8]
+    total = head_sum(packed, head, table)
+    return (
+        b"".join((packed, total.to_bytes(8, "little"), head, table, bytes(padding))),
+        -body_size & 7,
+    )
+
+
+@frozen
+class BatchTable:
+    """Which pfns a batch has and where their pages are.
+
+    :ivar entries: (n,) u64, as in :class:`xsave.PageBatch`.
+    :ivar zero: (m,) bool, which of the m pages are all zero.
+    :ivar slots: (m - zeros,) i64, for each other page where it is: ``window + i`` for the
+        i-th page stored in this batch, less for one that was stored before: the page whose
+        number is ``base + slot - window``.
+    """
+
+    entries: Entries
+    zero: NDArray[np.bool_]
+    slots: NDArray[np.int64]
+
+
+def pack_table(table: BatchTable) -> tuple[bytes, int, int]:
+    """:returns: the bytes; the number of entry runs; the number of slot runs."""
+    first, lengths = runs(table.entries)
+    slot, slot_lengths = runs(table.slots)
+    packed = b"".join(
+        (
+            first.astype("<u8").tobytes(),
+            lengths.astype("<u4").tobytes(),
+            np.packbits(table.zero, bitorder="little").tobytes(),
+            slot.astype("<u4").tobytes(),
+            slot_lengths.astype("<u4").tobytes(),
+        )
+    )
+    return packed, len(first), len(slot)
+
+
+def unpack_table(
+    data: memoryview, nr_entries: int, entry_runs: int, nr_pages: int, slot_runs: int
+) -> BatchTable:
+    """:raises ValueError: the sizes do not fit together; the text says which."""
+    bitmap = (nr_pages + 7) // 8
+    if len(data) != 12 * entry_runs + bitmap + 8 * slot_runs:
+        raise ValueError(f"a table of {len(data)} bytes")
+    at = 8 * entry_runs
+    lengths = np.frombuffer(data, "<u4", entry_runs, at)
+    first = np.frombuffer(data, "<u8", entry_runs)
+    _check_lengths(lengths, nr_entries, "entries")
+    at += 4 * entry_runs
+    bits = np.frombuffer(data, np.uint8, bitmap, at)
+    zero = np.unpackbits(bits, count=nr_pages, bitorder="little").astype(np.bool_)
+    if nr_pages % 8 and int(bits[-1]) >> nr_pages % 8:
+        raise ValueError("bits set after the last page")
+    at += bitmap
+    slot = np.frombuffer(data, "<u4", slot_runs, at).astype(np.int64)
+    slot_lengths = np.frombuffer(data, "<u4", slot_runs, at + 4 * slot_runs)
+    _check_lengths(slot_lengths, nr_pages - int(np.count_nonzero(zero)), "slots")
+    return BatchTable(
+        expand_runs(first.astype(np.uint64), lengths), zero, expand_runs(slot, slot_lengths)
+    )
+
+
+def _check_lengths(lengths: NDArray[Any], expected: int, what: str) -> None:
+    total = int(lengths.sum(dtype=np.uint64)) if len(lengths) else 0
+    if total != expected or (len(lengths) and not lengths.all()):
+        raise ValueError(f"runs of {total} {what} for {expected}")

@@ -1,0 +1,334 @@
+"""Events in, a native image out; one pass, bounded memory.
+
+The way of a batch: zero pages are found and cost nothing; pages equal to one stored
+lately are named; the rest is stored, compressed and checksummed by the workers, and
+written in the order in which it came. So the bytes do not depend on how many workers
+there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+from xsave import (
+    Buffer,
+    ByteSink,
+    CodecChoice,
+    ImageInfo,
+    OutputError,
+    Pages,
+    Record,
+    RecordType,
+    UsageError,
+    WriteOptions,
+)
+
+from . import spec
+from .format import MAGIC
+from .window import Fingerprints, Window, fingerprint
+
+if TYPE_CHECKING:
+    from xsave import Event, PageBatch
+
+PAGE_SIZE = 4096
+
+
+@frozen
+class Packed:
+    """A body as it will be written: the codec's name ("" for none), bytes, checksum."""
+
+    codec: str
+    body: Buffer
+    sum: bytes
+
+
+@frozen
+class CarriedBatch:
+    """A batch as it lies in a native image, for an image with the same numbering."""
+
+    window: int
+    base: int
+    stored: int  # pages
+    checksum: str
+    packed: Packed
+    table: spec.BatchTable
+    packed_table: tuple[bytes, int, int]
+
+
+@frozen
+class _Pending:
+    """A piece whose body is being made."""
+
+    kind: int
+    number: int
+    head: dict[str, Any]
+    table: bytes
+    packed: Callable[[], Packed]
+    page_body: bool
+    first_pfn: int
+    last_pfn: int
+    base: int
+
+
+class NativeWriter:
+    def __init__(self, sink: ByteSink, info: ImageInfo, options: WriteOptions) -> None:
+        if info.page_size != PAGE_SIZE:
+            raise UsageError(f"version 1 images have pages of 4096 bytes, not {info.page_size}")
+        self.left_out: list[str] = []
+        self._sink = sink
+        self._options = options
+        self._checksum = spec.check_checksum_name(options.checksum or spec.DEFAULT_CHECKSUM)
+        self._window_size = spec.WINDOW
+        if (carried := info.details.get("window")) and isinstance(carried, int):
+            self._window_size = carried  # what is carried over counts in its own window
+        self._window = Window(self._window_size)
+        self._prints = Fingerprints(self._window_size)
+        self._next_page = 0  # number of the next page stored
+        self._seal = hashlib.sha256()
+        self._types: dict[tuple[str, int], int] = {}
+        self._type_heads: list[dict[str, Any]] = []
+        self._index: list[tuple[int, int, int, int, int, int]] = []
+        self._pending: deque[_Pending] = deque()
+        self._nr_pieces = 0
+        self._origin = sink.offset
+        self._write_header(info)
+
+    def _write_header(self, info: ImageInfo) -> None:
+        head = spec.dump(
+            {
+                **self._options.about,
+                "guest": {
+                    "type": info.guest_type.value,
+                    "page_size": info.page_size,
+                    "xen_version": info.xen_version,
+                    "word_size": info.word_size,
+                },
+                "source": source_of(info),
+                "checksum": self._checksum,
+                "window": self._window_size,
+            }
+        )
+        if len(head) > spec.HEAD_MAX:
+            raise OutputError("what the source says about itself does not fit into a header")
+        fixed = spec.HEADER.pack(MAGIC, *spec.VERSION, len(head))
+        total = spec.HEADER_SUM.pack(spec.head_sum(fixed, head))
+        self._seal_and_put([fixed, total, head, bytes(-len(head) & 7)], [])
+
+    def _seal_and_put(self, sealed: list[Buffer], rest: list[Buffer]) -> None:
+        for part in sealed:
+            self._seal.update(part)
+        self._sink.put([*sealed, *rest])
+
+    # -- events ----------------------------------------------------------------------
+
+    def put(self, event: Event) -> None:
+        number = self._type_number(self._options.identify(event.type))
+        pending = (
+            self._start_record(event, number)
+            if isinstance(event, Record)
+            else self._start_batch(event, number)
+        )
+        self._pending.append(pending)
+        # Enough to keep the workers busy; each one waiting holds a batch in memory.
+        while len(self._pending) > self._options.workers.nr_threads + 1:
+            self._write_piece(self._pending.popleft())
+
+    def finish(self) -> None:
+        while self._pending:
+            self._write_piece(self._pending.popleft())
+        index_offset = self._offset
+        rows = np.array(self._index, dtype=spec.INDEX_ROW).tobytes()
+        packed = Packed("", rows, spec.checksum(self._checksum, rows))
+        head = {"types": self._type_heads, "rows": len(self._index), "sum": packed.sum}
+        self._put_piece(spec.INDEX, head, b"", packed.body, spec.ALIGNMENT)
+        end_offset = self._offset
+        seal = self._seal.digest()
+        end = {"seal": seal, "pieces": self._nr_pieces, "index": index_offset}
+        self._put_piece(spec.END, end, b"", b"", spec.ALIGNMENT)
+        self._sink.put([spec.TAIL.pack(end_offset, spec.TAIL_MAGIC)])
+
+    @property
+    def _offset(self) -> int:
+        return self._sink.offset - self._origin
+
+    def _type_number(self, kind: RecordType) -> int:
+        """The small number that stands for a record's name in this image only."""
+        key = (kind.name, kind.version)
+        if (number := self._types.get(key)) is not None:
+            return number
+        number = self._types[key] = len(self._types)
+        head = {
+            "number": number,
+            "name": kind.name,
+            "version": kind.version,
+            "mandatory": kind.mandatory,
+            "plugin": kind.owner.plugin if kind.owner else "",
+            "distribution": kind.owner.distribution if kind.owner else "",
+        }
+        self._type_heads.append(head)
+        while self._pending:  # a type is defined before the first piece that uses it, and
+            self._write_piece(self._pending.popleft())  # pieces keep their order
+        self._put_piece(spec.TYPE, head, b"", b"", spec.ALIGNMENT)
+        return number
+
+    def _start_record(self, record: Record, number: int) -> _Pending:
+        size = len(record.body)
+        if size > spec.RECORD_MAX:
+            raise OutputError(f"{record.name} has {size} bytes; an image takes {spec.RECORD_MAX}")
+        head: dict[str, Any] = {"type": number, "size": size}
+        if record.padding:
+            head["padding"] = record.padding
+        return _Pending(
+            spec.RECORD, number, head, b"", self._pack(record.body), False,
+            spec.NO_PFN, 0, self._next_page,
+        )  # fmt: skip
+
+    # -- batches ---------------------------------------------------------------------
+
+    def _start_batch(self, batch: PageBatch, number: int) -> _Pending:
+        if len(batch.entries) > spec.ENTRIES_MAX or batch.nr_pages > spec.PAGES_MAX:
+            raise OutputError(f"{batch.name}: a batch of {len(batch.entries)} pfns is too large")
+        carried = batch.carried
+        if isinstance(carried, CarriedBatch) and self._can_carry(carried):
+            table, packed_table = carried.table, carried.packed_table
+            nr_stored, base = carried.stored, self._next_page
+            packed: Callable[[], Packed] = lambda: carried.packed  # noqa: E731
+        else:
+            if batch.pages is None:
+                raise OutputError(f"{batch.name}: a batch without its pages")
+            table, stored, base = self._place(batch, batch.pages)
+            packed_table = spec.pack_table(table)
+            nr_stored = len(stored)
+            packed = self._pack(stored.reshape(-1).data)
+        self._next_page = base + nr_stored
+        packed_bytes, entry_runs, slot_runs = packed_table
+        head: dict[str, Any] = {
+            "type": number,
+            "entries": len(batch.entries),
+            "entry_runs": entry_runs,
+            "pages": batch.nr_pages,
+            "slot_runs": slot_runs,
+            "stored": nr_stored,
+            "base": base,
+        }
+        if batch.reserved:
+            head["reserved"] = batch.reserved
+        pfns = batch.pfns
+        first, last = (int(pfns.min()), int(pfns.max())) if len(pfns) else (spec.NO_PFN, 0)
+        return _Pending(spec.PAGES, number, head, packed_bytes, packed, True, first, last, base)
+
+    def _can_carry(self, carried: CarriedBatch) -> bool:
+        return (
+            self._options.codec is None
+            and carried.window == self._window_size
+            and carried.base == self._next_page
+            and carried.checksum == self._checksum
+        )
+
+    def _place(self, batch: PageBatch, pages: Pages) -> tuple[spec.BatchTable, Pages, int]:
+        """Decide for each page: zero, named, or stored.
+
+        :returns: the table; (s, 4096) u8, the pages to store; the number of the first.
+        """
+        base = self._next_page
+        prints = fingerprint(pages)
+        zero = prints == 0
+        if zero.any():
+            suspects = np.flatnonzero(zero)
+            contents = pages.view(np.uint64)
+            if len(suspects) == len(pages):
+                zero = ~contents.any(axis=1)
+            else:
+                zero[suspects] = ~contents[suspects].any(axis=1)
+        rows = np.flatnonzero(~zero)
+        prints = prints[rows]
+        slots = np.full(len(rows), -1, np.int64)  # number of an equal page, once known
+        leaders = self._find_stored(pages, rows, prints, slots)
+        fresh = np.flatnonzero(slots < 0)
+        fresh = fresh[leaders[fresh] == fresh]
+        stored = pages if len(fresh) == len(pages) else pages[rows[fresh]]
+        slots[fresh] = base + np.arange(len(fresh))
+        followers = np.flatnonzero(slots < 0)
+        slots[followers] = slots[leaders[followers]]
+        self._prints.add(prints[fresh], base)
+        self._window.add(base, stored)
+        table = spec.BatchTable(batch.entries, zero, slots - base + self._window_size)
+        return table, stored, base
+
+    def _find_stored(
+        self, pages: Pages, rows: NDArray[np.int64], prints: NDArray[np.uint64],
+        slots: NDArray[np.int64],
+    ) -> NDArray[np.int64]:  # fmt: skip
+        """Fill in the numbers of pages stored before; find equals within the batch.
+
+        :returns: (k,) i64: for each page the first of this batch that equals it.
+        """
+        words = pages.view(np.uint64)
+        order = np.argsort(prints, kind="stable")
+        leaders = np.arange(len(rows))
+        if len(rows) > 1:
+            ordered = prints[order]
+            new = np.concatenate(([True], ordered[1:] != ordered[:-1]))
+            leaders[order] = order[np.maximum.accumulate(np.where(new, np.arange(len(new)), 0))]
+            others = np.flatnonzero(leaders != np.arange(len(rows)))
+            if len(others):
+                same = (words[rows[others]] == words[rows[leaders[others]]]).all(axis=1)
+                leaders[others[~same]] = others[~same]
+        numbers = self._prints.find(prints, self._next_page - self._window_size)
+        likely = np.flatnonzero((numbers >= 0) & (leaders == np.arange(len(rows))))
+        if len(likely):
+            equal = self._window.equal(numbers[likely], pages[rows[likely]])
+            slots[likely[equal]] = numbers[likely[equal]]
+        return leaders
+
+    # -- pieces ----------------------------------------------------------------------
+
+    def _pack(self, body: Buffer) -> Callable[[], Packed]:
+        choice = self._options.codec
+        if choice is None or choice.codec.name == "none" or not len(body):
+            packed = Packed("", body, spec.checksum(self._checksum, body))
+            return lambda: packed
+        return self._options.workers.submit(_compress, choice, body, self._checksum)
+
+    def _write_piece(self, pending: _Pending) -> None:
+        packed = pending.packed()
+        head = {**pending.head, "sum": packed.sum}
+        if packed.codec:
+            head["codec"] = packed.codec
+        self._index.append(
+            (
+                self._offset, pending.first_pfn, pending.last_pfn, pending.base,
+                pending.number, pending.kind,
+            )
+        )  # fmt: skip
+        mappable = pending.page_body and not packed.codec and len(packed.body)
+        alignment = spec.PAGE_ALIGNMENT if mappable else spec.ALIGNMENT
+        self._put_piece(pending.kind, head, pending.table, packed.body, alignment)
+
+    def _put_piece(
+        self, kind: int, head: dict[str, Any], table: bytes, body: Buffer, alignment: int
+    ) -> None:
+        before, after = spec.frame(kind, spec.dump(head), table, len(body), alignment, self._offset)
+        self._seal_and_put([before], [body, bytes(after)])
+        self._nr_pieces += 1
+
+
+def _compress(choice: CodecChoice, body: Buffer, checksum: str) -> Packed:
+    """Runs in a worker. What does not shrink stays as it is."""
+    packed = choice.codec.compress(body, choice.level)
+    if len(packed) >= len(body):
+        return Packed("", body, spec.checksum(checksum, body))
+    return Packed(choice.codec.name, packed, spec.checksum(checksum, packed))
+
+
+def source_of(info: ImageInfo) -> dict[str, Any]:
+    """Where the records came from first: an image made from an image keeps its origin."""
+    if isinstance(source := info.details.get("source"), dict):
+        return source
+    return {"format": info.format, **info.details}

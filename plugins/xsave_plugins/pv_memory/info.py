@@ -1,0 +1,59 @@
+"""X86_PV_INFO: width of the guest and depth of its page tables.
+
+Layout: libxc stream revision 3, X86_PV_INFO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from attrs import frozen
+from xsave import Buffer, FieldError, GuestType, Layout, Phase, RecordHandler, layout, raw, u8
+
+# What Xen runs: guest_width in bytes with pt_levels.
+LEGAL = ((4, 3), (8, 4))
+
+
+@layout
+class _Fixed(Layout):
+    guest_width: int = u8()
+    pt_levels: int = u8()
+    reserved: bytes = raw(6)
+
+
+@frozen
+class PvInfo:
+    """:ivar guest_width: bytes of an ``unsigned long`` of the guest, 4 or 8.
+    :ivar trailing: what follows the eight bytes the layout knows; b"" from every Xen.
+    """
+
+    guest_width: int
+    pt_levels: int
+    reserved: bytes
+    trailing: bytes
+
+
+class PvInfoHandler(RecordHandler[PvInfo]):
+    name = "xen.pv.info"
+    summary = "guest width and page-table levels"
+    phase = Phase.STATIC_DATA
+    before = frozenset({"xen.x86.cpuid_policy", "xen.x86.msr_policy", "xen.libxc.static_data_end"})
+    guest_types = frozenset({GuestType.X86_PV})
+
+    def decode(self, body: memoryview) -> PvInfo:
+        fixed = _Fixed.decode_at(body, 0)
+        if (fixed.guest_width, fixed.pt_levels) not in LEGAL:
+            raise FieldError(
+                field="guest_width, pt_levels",
+                expected="4, 3 or 8, 4",
+                got=f"{fixed.guest_width}, {fixed.pt_levels}",
+            )
+        return PvInfo(
+            fixed.guest_width, fixed.pt_levels, fixed.reserved, bytes(body[_Fixed.SIZE :])
+        )
+
+    def encode(self, state: PvInfo) -> Sequence[Buffer]:
+        fixed = _Fixed(
+            guest_width=state.guest_width, pt_levels=state.pt_levels, reserved=state.reserved
+        )
+        return (fixed.encode(), state.trailing)

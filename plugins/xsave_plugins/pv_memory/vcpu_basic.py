@@ -1,0 +1,262 @@
+"""X86_PV_VCPU_BASIC: registers, traps, descriptor tables and control registers of a vcpu.
+
+Layout: the 8-byte vcpu header, then Xen's public ``vcpu_guest_context``, 5168 bytes for a
+64-bit and 2800 for a 32-bit guest, with pfns where the running guest has mfns
+(xen/include/public/arch-x86/xen.h, xen-x86_64.h, xen-x86_32.h).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from attrs import frozen
+from xsave import (
+    Buffer,
+    FieldError,
+    GuestType,
+    Layout,
+    Phase,
+    RecordHandler,
+    layout,
+    nested,
+    raw,
+    u8,
+    u16,
+    u32,
+    u64,
+)
+
+from .vcpu import VcpuHeader
+
+FLAGS = {
+    "i387_valid": (0, 1),
+    "in_kernel": (2, 1),
+    "failsafe_disables_events": (3, 1),
+    "syscall_disables_events": (4, 1),  # 64-bit guests only
+    "online": (5, 1),
+    "in_syscall": (8, 1),
+}
+VM_ASSIST_32 = {
+    "4gb_segments": (0, 1),
+    "4gb_segments_notify": (1, 1),
+    "writable_pagetables": (2, 1),
+    "pae_extended_cr3": (3, 1),
+    "architectural_iopl": (4, 1),
+    "runstate_update_flag": (5, 1),
+}
+VM_ASSIST_64 = {**VM_ASSIST_32, "m2p_strict": (32, 1)}
+TRAP_FLAGS = {"dpl": (0, 2), "clear_event": (2, 1)}
+
+
+@layout
+class TrapInfo64(Layout):
+    vector: int = u8()
+    flags: int = u8(bits=TRAP_FLAGS)
+    cs: int = u16()
+    reserved: int = u32()
+    address: int = u64()
+
+
+@layout
+class TrapInfo32(Layout):
+    vector: int = u8()
+    flags: int = u8(bits=TRAP_FLAGS)
+    cs: int = u16()
+    address: int = u32()
+
+
+@layout
+class UserRegs64(Layout):
+    """:ivar rdx: of vcpu 0: pfn of the start-info page, the third argument of the
+    hypercall by which the guest suspends itself."""
+
+    r15: int = u64()
+    r14: int = u64()
+    r13: int = u64()
+    r12: int = u64()
+    rbp: int = u64()
+    rbx: int = u64()
+    r11: int = u64()
+    r10: int = u64()
+    r9: int = u64()
+    r8: int = u64()
+    rax: int = u64()
+    rcx: int = u64()
+    rdx: int = u64()
+    rsi: int = u64()
+    rdi: int = u64()
+    error_code: int = u32()
+    entry_vector: int = u32()
+    rip: int = u64()
+    cs: int = u16()
+    reserved_cs: int = u16()
+    saved_upcall_mask: int = u8()
+    reserved_mask: bytes = raw(3)
+    rflags: int = u64()
+    rsp: int = u64()
+    ss: int = u16()
+    reserved_ss: bytes = raw(6)
+    es: int = u16()
+    reserved_es: bytes = raw(6)
+    ds: int = u16()
+    reserved_ds: bytes = raw(6)
+    fs: int = u16()
+    reserved_fs: bytes = raw(6)
+    gs: int = u16()
+    reserved_gs: bytes = raw(6)
+
+
+@layout
+class UserRegs32(Layout):
+    """:ivar edx: of vcpu 0: pfn of the start-info page."""
+
+    ebx: int = u32()
+    ecx: int = u32()
+    edx: int = u32()
+    esi: int = u32()
+    edi: int = u32()
+    ebp: int = u32()
+    eax: int = u32()
+    error_code: int = u16()
+    entry_vector: int = u16()
+    eip: int = u32()
+    cs: int = u16()
+    saved_upcall_mask: int = u8()
+    reserved_mask: int = u8()
+    eflags: int = u32()
+    esp: int = u32()
+    ss: int = u16()
+    reserved_ss: int = u16()
+    es: int = u16()
+    reserved_es: int = u16()
+    ds: int = u16()
+    reserved_ds: int = u16()
+    fs: int = u16()
+    reserved_fs: int = u16()
+    gs: int = u16()
+    reserved_gs: int = u16()
+
+
+@layout
+class VcpuContext64(Layout):
+    """:ivar gdt_frames: pfns; only the first ceil(gdt_ents / 512) mean anything.
+    :ivar ctrlreg: CR0 to CR7; see ``cr1_pfn`` and ``cr3_pfn``.
+    """
+
+    GUEST_WIDTH: ClassVar[int] = 8
+
+    fpu_ctxt: bytes = raw(512)
+    flags: int = u64(bits=FLAGS)
+    user_regs: UserRegs64 = nested(UserRegs64)
+    trap_ctxt: tuple[TrapInfo64, ...] = nested(TrapInfo64, 256)
+    ldt_base: int = u64()
+    ldt_ents: int = u64()
+    gdt_frames: tuple[int, ...] = u64(16)
+    gdt_ents: int = u64()
+    kernel_ss: int = u64()
+    kernel_sp: int = u64()
+    ctrlreg: tuple[int, ...] = u64(8)
+    debugreg: tuple[int, ...] = u64(8)
+    event_callback_eip: int = u64()
+    failsafe_callback_eip: int = u64()
+    syscall_callback_eip: int = u64()
+    vm_assist: int = u64(bits=VM_ASSIST_64)
+    fs_base: int = u64()
+    gs_base_kernel: int = u64()
+    gs_base_user: int = u64()
+
+    @property
+    def start_info_pfn(self) -> int:
+        """Means something for vcpu 0 only."""
+        return self.user_regs.rdx
+
+    @property
+    def cr3_pfn(self) -> int:
+        """The kernel's top page table."""
+        return self.ctrlreg[3] >> 12
+
+    @property
+    def cr1_pfn(self) -> int | None:
+        """The user mode's top page table; None where bit 0 says there is none."""
+        return self.ctrlreg[1] >> 12 if self.ctrlreg[1] & 1 else None
+
+
+@layout
+class VcpuContext32(Layout):
+    """As :class:`VcpuContext64`, for a guest of 32 bits with three-level page tables."""
+
+    GUEST_WIDTH: ClassVar[int] = 4
+
+    fpu_ctxt: bytes = raw(512)
+    flags: int = u32(bits=FLAGS)
+    user_regs: UserRegs32 = nested(UserRegs32)
+    trap_ctxt: tuple[TrapInfo32, ...] = nested(TrapInfo32, 256)
+    ldt_base: int = u32()
+    ldt_ents: int = u32()
+    gdt_frames: tuple[int, ...] = u32(16)
+    gdt_ents: int = u32()
+    kernel_ss: int = u32()
+    kernel_sp: int = u32()
+    ctrlreg: tuple[int, ...] = u32(8)
+    debugreg: tuple[int, ...] = u32(8)
+    event_callback_cs: int = u32()
+    event_callback_eip: int = u32()
+    failsafe_callback_cs: int = u32()
+    failsafe_callback_eip: int = u32()
+    vm_assist: int = u32(bits=VM_ASSIST_32)
+
+    @property
+    def start_info_pfn(self) -> int:
+        return self.user_regs.edx
+
+    @property
+    def cr3_pfn(self) -> int:
+        """The frame is rotated by 12 bits, so that frames of 32 bits fit a CR3 of 32."""
+        return (self.ctrlreg[3] >> 12 | self.ctrlreg[3] << 20) & 0xFFFFFFFF
+
+    @property
+    def cr1_pfn(self) -> int | None:
+        """A 32-bit guest has one page table for both modes."""
+        return None
+
+
+CONTEXTS: dict[int, type[VcpuContext64] | type[VcpuContext32]] = {
+    VcpuContext64.SIZE: VcpuContext64,
+    VcpuContext32.SIZE: VcpuContext32,
+}
+
+
+@frozen
+class VcpuBasic:
+    vcpu_id: int
+    reserved: int
+    context: VcpuContext64 | VcpuContext32
+
+
+class VcpuBasicHandler(RecordHandler[VcpuBasic]):
+    """Tells the two contexts apart by their size; the check over the stream holds that
+    against the guest's width."""
+
+    name = "xen.pv.vcpu_basic"
+    summary = "registers, traps, descriptor tables and control registers of a vcpu"
+    phase = Phase.END_OF_CHECKPOINT
+    after = frozenset({"xen.pv.shared_info"})
+    guest_types = frozenset({GuestType.X86_PV})
+
+    def decode(self, body: memoryview) -> VcpuBasic:
+        header = VcpuHeader.decode_at(body, 0)
+        blob = body[VcpuHeader.SIZE :]
+        kind = CONTEXTS.get(len(blob))
+        if kind is None:
+            raise FieldError(
+                field="context",
+                expected=f"{VcpuContext64.SIZE} bytes (64-bit guest)"
+                f" or {VcpuContext32.SIZE} bytes (32-bit guest)",
+                got=f"{len(blob)} bytes",
+            )
+        return VcpuBasic(header.vcpu_id, header.reserved, kind.decode(blob))
+
+    def encode(self, state: VcpuBasic) -> Sequence[Buffer]:
+        header = VcpuHeader(vcpu_id=state.vcpu_id, reserved=state.reserved)
+        return (header.encode(), state.context.encode())

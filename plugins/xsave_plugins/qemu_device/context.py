@@ -1,0 +1,94 @@
+"""EMULATOR_CONTEXT: the device model's saved devices.
+
+Layout (libxl stream revision 2): the emulator header, then whatever the device model
+wrote, which Xen hands back unseen. QEMU writes a ``QEVM`` blob; anything else is kept as
+an opaque one (converted legacy streams may hold a stand-in).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import field, frozen
+from xsave import Buffer, FieldError, GuestType, Phase, RecordHandler, to_json
+
+from .emulator import EmulatorHeader
+from .savevm import DEVICES, MAGIC, MIN_BYTES, VERSIONS, Section, Walk, walk
+
+# Of one section, or of an opaque blob, that is shown as hex.
+SHOWN_BYTES = 1 << 16
+
+
+@frozen
+class QemuContext:
+    """:ivar blob: as it came, and as it will be written: sections are found in part by
+    guessing, so they are only for looking at."""
+
+    emulator: EmulatorHeader
+    blob: bytes = field(repr=False)
+
+    @property
+    def is_qevm(self) -> bool:
+        return self.blob.startswith(MAGIC)
+
+    def walk(self) -> Walk | None:
+        """The sections of a ``QEVM`` blob, found anew; None for any other."""
+        return walk(self.blob) if self.is_qevm else None
+
+
+class QemuContextHandler(RecordHandler[QemuContext]):
+    name = "xen.qemu.context"
+    summary = "the device model's saved devices"
+    phase = Phase.DEVICE_MODEL
+    after = frozenset({"xen.qemu.xenstore_data"})
+    guest_types = frozenset({GuestType.X86_HVM})
+
+    def decode(self, body: memoryview) -> QemuContext:
+        """Refuses only what no QEMU ever wrote: a ``QEVM`` blob of another version, or one
+        that is cut before its end mark."""
+        emulator = EmulatorHeader.decode_at(body, 0)
+        context = QemuContext(emulator, bytes(body[EmulatorHeader.SIZE :]))
+        if context.is_qevm:
+            _check(context.blob)
+        return context
+
+    def encode(self, state: QemuContext) -> Sequence[Buffer]:
+        return (state.emulator.encode(), state.blob)
+
+    def describe(self, state: QemuContext, seen: Mapping[str, Any]) -> Any:
+        shown: dict[str, Any] = {
+            "emulator": to_json(state.emulator),
+            "size_bytes": len(state.blob),
+        }
+        walked = state.walk()
+        if walked is None:
+            return {**shown, "format": "unknown", "data": state.blob[:SHOWN_BYTES].hex()}
+        return {
+            **shown,
+            "format": "QEVM",
+            "version": walked.version,
+            "machine": walked.machine,
+            "sections": [_describe_section(section, state.blob) for section in walked.sections],
+            "remarks": list(walked.remarks),
+        }
+
+
+def _check(blob: bytes) -> None:
+    if len(blob) < MIN_BYTES:
+        raise FieldError(
+            field="QEVM blob", expected=f"at least {MIN_BYTES} bytes", got=f"{len(blob)} bytes"
+        )
+    version = int.from_bytes(blob[4:8], "big")
+    if version not in VERSIONS:
+        raise FieldError(field="QEVM version", expected="2 or 3", got=str(version))
+
+
+def _describe_section(section: Section, blob: bytes) -> dict[str, Any]:
+    start = section.data_offset
+    shown_bytes = min(section.data_size_bytes, SHOWN_BYTES)
+    return {
+        **to_json(section),
+        "device": DEVICES.get(section.name, "unknown"),
+        "data": blob[start : start + shown_bytes].hex(),
+    }

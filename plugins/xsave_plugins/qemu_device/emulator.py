@@ -1,0 +1,16 @@
+"""The eight bytes before every emulator record (libxl stream revision 2, EMULATOR_*)."""
+
+from __future__ import annotations
+
+from xsave import Layout, layout, u32
+
+
+@layout
+class EmulatorHeader(Layout):
+    """Which device model the record belongs to. Xen's reader looks at neither field, so
+    any value is accepted here."""
+
+    emulator_id: int = u32(
+        names={0: "unknown (converted legacy stream)", 1: "qemu-traditional", 2: "qemu"}
+    )
+    index: int = u32()

@@ -1,0 +1,97 @@
+"""xen.tmem.pool: one pool of a client. Layout: docs/formats/tmem.md."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from xsave import FieldError, Layout, LayoutHandler, Phase, layout, to_json, u32, u64
+
+from .client import MAX_POOLS
+
+PAGE_BYTES = 4096
+
+PERSISTENT, SHARED, PRECOMPRESSED = 1 << 0, 1 << 1, 1 << 2
+_RESERVED = 1 << 3 | 0xFFFF << 8
+_FLAGS: Final = {
+    "persistent": (0, 1),
+    "shared": (1, 1),
+    "precompressed": (2, 1),
+    "unused": (3, 1),
+    "page_size": (4, 4),
+    "reserved": (8, 16),
+    "abi_version": (24, 8),
+}
+
+
+@layout
+class TmemPool(Layout):
+    """32 bytes. ``flags`` is the word that Xen uses at a pool's creation; ``uuid`` is low
+    word, high word."""
+
+    pool_id: int = u32()
+    flags: int = u32(bits=_FLAGS)
+    n_pages: int = u64()
+    uuid: tuple[int, ...] = u64(2)
+
+    @property
+    def is_persistent(self) -> bool:
+        return bool(self.flags & PERSISTENT)
+
+    @property
+    def page_size(self) -> int:
+        """Bytes."""
+        return 1 << ((self.flags >> 4 & 15) + 12)
+
+
+class TmemPoolHandler(LayoutHandler):
+    name = "xen.tmem.pool"
+    summary = "one pool of a guest in tmem"
+    phase = Phase.START_OF_STREAM
+    after = frozenset({"xen.tmem.client"})
+    layout = TmemPool
+
+    def decode(self, body: memoryview) -> TmemPool:
+        """Refuses what Xen refuses to create, except for the ABI version: many releases
+        save another than they create with."""
+        pool = TmemPool.decode(body)
+        check_pool_id(pool.pool_id)
+        _check_flags(pool)
+        if pool.n_pages and not pool.is_persistent:
+            raise FieldError(
+                field="n_pages", expected="0 for an ephemeral pool", got=str(pool.n_pages)
+            )
+        return pool
+
+    def describe(self, state: Layout, seen: Mapping[str, Any]) -> Any:
+        assert isinstance(state, TmemPool)
+        low, high = state.uuid
+        return {
+            **to_json(state),
+            "page_size": state.page_size,
+            "uuid": f"{high:016x}{low:016x}",
+        }
+
+
+def check_pool_id(pool_id: int) -> None:
+    if pool_id >= MAX_POOLS:
+        raise FieldError(field="pool_id", expected=f"below {MAX_POOLS}", got=str(pool_id))
+
+
+def _check_flags(pool: TmemPool) -> None:
+    flags = pool.flags
+    if flags & _RESERVED:
+        raise FieldError(
+            field="flags", expected=f"bits {_RESERVED:#x} clear (reserved)", got=f"{flags:#x}"
+        )
+    if pool.page_size != PAGE_BYTES:
+        raise FieldError(
+            field="flags", expected=f"a page size of {PAGE_BYTES}", got=str(pool.page_size)
+        )
+    if flags & PRECOMPRESSED:
+        raise FieldError(field="flags", expected="no precompressed pool", got=f"{flags:#x}")
+    if flags & PERSISTENT and flags & SHARED:
+        raise FieldError(
+            field="flags", expected="a pool that is not both persistent and shared",
+            got=f"{flags:#x}",
+        )  # fmt: skip

@@ -1,0 +1,62 @@
+"""X86_CPUID_POLICY: every CPUID leaf the guest may see.
+
+Layout: libxc stream revision 3, X86_CPUID_POLICY: an array of 24-byte leaves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+from xsave import Buffer, FieldError, Layout, Phase, RecordHandler, layout, to_json, u32
+
+NO_SUBLEAF = 0xFFFFFFFF
+# Ours, so that a hostile body cannot become millions of objects. Xen's own limit is the
+# number of leaves it can serialise, a few dozen more than the 52 of a real image.
+MAX_LEAVES = 4096
+
+
+@layout
+class CpuidLeaf(Layout):
+    """:ivar subleaf: ``NO_SUBLEAF`` for a leaf that ignores it."""
+
+    leaf: int = u32()
+    subleaf: int = u32()
+    eax: int = u32()
+    ebx: int = u32()
+    ecx: int = u32()
+    edx: int = u32()
+
+
+@frozen
+class CpuidPolicy:
+    leaves: tuple[CpuidLeaf, ...]
+
+
+class CpuidPolicyHandler(RecordHandler[CpuidPolicy]):
+    name = "xen.x86.cpuid_policy"
+    summary = "CPUID leaves the guest may see"
+    phase = Phase.STATIC_DATA
+    before = frozenset({"xen.x86.msr_policy", "xen.libxc.static_data_end"})
+
+    def decode(self, body: memoryview) -> CpuidPolicy:
+        if not len(body) or len(body) % CpuidLeaf.SIZE or len(body) > MAX_LEAVES * CpuidLeaf.SIZE:
+            raise FieldError(
+                field="leaves",
+                expected=f"1 to {MAX_LEAVES} leaves of {CpuidLeaf.SIZE} bytes",
+                got=f"{len(body)} bytes",
+            )
+        offsets = range(0, len(body), CpuidLeaf.SIZE)
+        return CpuidPolicy(tuple(CpuidLeaf.decode_at(body, offset) for offset in offsets))
+
+    def encode(self, state: CpuidPolicy) -> Sequence[Buffer]:
+        return [leaf.encode() for leaf in state.leaves]
+
+    def describe(self, state: CpuidPolicy, seen: Mapping[str, Any]) -> Any:
+        """As the state, with ``null`` as the subleaf of a leaf that has none."""
+        shown = to_json(state)
+        for leaf in shown["leaves"]:
+            if leaf["subleaf"] == NO_SUBLEAF:
+                leaf["subleaf"] = None
+        return shown

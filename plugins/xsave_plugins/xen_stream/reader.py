@@ -1,0 +1,288 @@
+"""Bytes in, records out: one reader for the three nestings.
+
+A libxl stream hands over to libxc with LIBXC_CONTEXT and gets control back at libxc's
+END or CHECKPOINT; there is no length between the layers, so libxc must be parsed to find
+what follows it (libxl-stream specification, revision 2).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+from xsave import (
+    IS_RESERVED,
+    PFN_MASK,
+    TYPE_NAMES,
+    TYPE_SHIFT,
+    ByteSource,
+    Entries,
+    FormatError,
+    GuestType,
+    ImageInfo,
+    PageBatch,
+    PageMode,
+    Record,
+    RecordError,
+    RecordType,
+    count_pages,
+)
+
+from . import framing as f
+from .order import LibxcOrder
+
+if TYPE_CHECKING:
+    from xsave import Event
+
+
+class XenReader:
+    """:param layers: which headers the input begins with: ("xl", "libxl", "libxc"), or
+    fewer from the left.
+    """
+
+    def __init__(self, source: ByteSource, layers: tuple[str, ...], pages: PageMode) -> None:
+        self._source = source
+        self._layers = layers
+        self._skip_pages = pages is PageMode.SKIP
+        self._headers: list[Record] = []
+        details: dict[str, object] = {}
+        if "xl" in layers:
+            self._read_xl_header(details)
+        if "libxl" in layers:
+            self._read_libxl_header(details)
+        guest_type, version, xen_version = self._read_libxc_header(details)
+        self._guest_type = guest_type
+        self._page_type = f.PAGE_DATA_TYPES[guest_type]
+        self._order = LibxcOrder(version, guest_type)
+        self.info = ImageInfo(
+            format=layers[0],
+            guest_type=guest_type,
+            page_size=f.PAGE_BYTES,
+            xen_version=xen_version,
+            details=details,
+        )
+
+    def __iter__(self) -> Iterator[Event]:
+        yield from self._headers
+        if "libxl" in self._layers:
+            yield from self._libxl_records()
+        else:
+            yield from self._bare_libxc_records()
+        if not self._source.at_end():
+            raise FormatError(
+                what="end of the image",
+                offset=self._source.offset,
+                expected="nothing after END",
+                got="further bytes",
+            )
+
+    # -- headers ---------------------------------------------------------------------
+
+    def _read_xl_header(self, details: dict[str, object]) -> None:
+        offset = self._source.offset
+        head = self._source.take(f.XlHeader.SIZE, "xl header")
+        fields = f.XlHeader.decode(head)
+        _expect("xl magic", offset, fields.magic == f.XL_MAGIC, repr(f.XL_MAGIC), fields.magic)
+        _expect(
+            "xl byteorder", offset + 32, fields.byteorder == f.XL_BYTEORDER,
+            f"{f.XL_BYTEORDER:#010x} (little-endian)", f"{fields.byteorder:#010x}",
+        )  # fmt: skip
+        known = f.XL_FLAG_JSON | f.XL_FLAG_V2
+        flags = fields.mandatory_flags
+        _expect("xl mandatory flags", offset + 36, not flags & ~known,
+                f"no bits outside {known:#x}", f"{flags:#x}")  # fmt: skip
+        _expect("xl mandatory flags", offset + 36, bool(flags & f.XL_FLAG_V2),
+                "the stream v2 bit (Xen 4.6 on)", f"{flags:#x}: a legacy stream")  # fmt: skip
+        size = fields.optional_data_len
+        _expect("xl optional_data_len", offset + 44, size <= f.CONFIG_MAX,
+                f"at most {f.CONFIG_MAX} bytes", str(size))  # fmt: skip
+        optional = self._source.take(size, "xl optional data")
+        self._headers.append(_record(f.XL_HEADER, bytes(head) + bytes(optional), offset))
+        details["xl_mandatory_flags"] = flags
+        details["xl_optional_bytes"] = size
+
+    def _read_libxl_header(self, details: dict[str, object]) -> None:
+        offset = self._source.offset
+        head = self._source.take(f.LIBXL_HEADER.size, "libxl header")
+        ident, version, options = f.LIBXL_HEADER.unpack(head)
+        _expect("libxl ident", offset, ident == f.LIBXL_IDENT, repr(f.LIBXL_IDENT), ident)
+        _expect("libxl version", offset + 8, version == f.LIBXL_VERSION,
+                str(f.LIBXL_VERSION), str(version))  # fmt: skip
+        _expect("libxl options", offset + 12, not options & f.LIBXL_BIG_ENDIAN,
+                "a little-endian stream", f"{options:#x}: big-endian")  # fmt: skip
+        self._headers.append(_record(f.LIBXL_STREAM_HEADER, head, offset))
+        details["libxl_options"] = options
+        offset = self._source.offset
+        number, length = self._record_header("libxl record", offset)
+        _expect("first libxl record", offset, number == 1,
+                "LIBXC_CONTEXT (1)", f"type {number:#x}")  # fmt: skip
+        self._headers.append(self._whole(f.TYPES[f.LIBXC_CONTEXT], offset, length))
+
+    def _read_libxc_header(self, details: dict[str, object]) -> tuple[GuestType, int, str]:
+        offset = self._source.offset
+        size = f.LIBXC_IMAGE_HEADER.size
+        head = self._source.take(size + f.LIBXC_DOMAIN_HEADER.size, "libxc headers")
+        marker, ident, version, options, _, _ = f.LIBXC_IMAGE_HEADER.unpack_from(head)
+        _expect("libxc marker", offset, marker == f.LIBXC_MARKER,
+                f.LIBXC_MARKER.hex(), marker.hex())  # fmt: skip
+        _expect("libxc id", offset + 8, ident == f.LIBXC_ID, repr(f.LIBXC_ID), ident)
+        _expect("libxc version", offset + 12, version in (2, 3), "2 or 3", str(version))
+        _expect("libxc options", offset + 16, not options & f.LIBXC_BIG_ENDIAN,
+                "a little-endian stream", f"{options:#x}: big-endian")  # fmt: skip
+        number, shift, _, major, minor = f.LIBXC_DOMAIN_HEADER.unpack_from(head, size)
+        _expect("libxc domain type", offset + size, number in f.GUEST_TYPES,
+                "1 (x86 PV) or 2 (x86 HVM)", str(number))  # fmt: skip
+        _expect("libxc page_shift", offset + size + 4, shift == f.PAGE_SHIFT,
+                str(f.PAGE_SHIFT), str(shift))  # fmt: skip
+        self._headers.append(_record(f.LIBXC_STREAM_HEADER, head, offset))
+        details["libxc_version"] = version
+        if major == 0:
+            details["converted_from_legacy"] = f"converter version {minor}"
+        return f.GUEST_TYPES[number], version, f"{major}.{minor}" if major else ""
+
+    # -- the two layers --------------------------------------------------------------
+
+    def _bare_libxc_records(self) -> Iterator[Event]:
+        """libxc without libxl: after a CHECKPOINT the next round follows at once, or
+        nothing: a captured Remus stream ends wherever its connection broke."""
+        while True:
+            yield from self._libxc_round()
+            if self._order.ended or self._source.at_end():
+                return
+
+    def _libxl_records(self) -> Iterator[Event]:
+        yield from self._libxc_round()
+        while True:
+            offset = self._source.offset
+            number, length = self._record_header("libxl record", offset)
+            row = f.LIBXL_BY_NUMBER.get(number)
+            if row is None:
+                raise FormatError(
+                    what="libxl record type", offset=offset,
+                    expected="0 to 5 (libxl accepts no unknown record)", got=f"{number:#x}",
+                )  # fmt: skip
+            _expect(row.spec_name, offset, self._guest_type in row.guests,
+                    "an HVM guest", "a PV guest")  # fmt: skip
+            closing = f.LIBXL_END if self._order.ended else f.CHECKPOINT_END
+            if row.name in f.LIBXL_TURNS and row.name != closing:
+                raise FormatError(
+                    what="libxl record type", offset=offset,
+                    expected=f"device-model records, then {f.LIBXL_BY_NAME[closing].spec_name}",
+                    got=row.spec_name,
+                )  # fmt: skip
+            yield self._whole(f.TYPES[row.name], offset, length)
+            if row.name == f.LIBXL_END:
+                return
+            if row.name == f.CHECKPOINT_END:
+                if self._source.at_end():
+                    return
+                yield from self._libxc_round()
+
+    def _libxc_round(self) -> Iterator[Event]:
+        """Up to and including END or CHECKPOINT."""
+        while True:
+            offset = self._source.offset
+            number, length = self._record_header("libxc record", offset)
+            if number == f.PAGE_DATA:
+                self._order.see(self._page_type.name, offset)
+                yield self._page_data(offset, length)
+                continue
+            kind = self._libxc_type(number, offset)
+            self._order.see(kind.name, offset)
+            yield self._whole(kind, offset, length)
+            if kind.name in (f.LIBXC_END, f.CHECKPOINT):
+                return
+
+    def _libxc_type(self, number: int, offset: int) -> RecordType:
+        row = f.LIBXC_BY_NUMBER.get(number)
+        if row is not None:
+            if self._guest_type not in row.guests:
+                raise RecordError(
+                    record=row.name, offset=offset,
+                    reason=f"{row.spec_name} has no place in the stream of "
+                    f"an {self._guest_type.value} guest",
+                )  # fmt: skip
+            return f.TYPES[row.name]
+        if number & f.OPTIONAL:
+            return RecordType(f.unknown_name(number), mandatory=False)
+        what = "TOOLSTACK, which no restorer accepts" if number == f.TOOLSTACK else "unknown"
+        raise FormatError(
+            what="libxc record type", offset=offset,
+            expected="a known type, or one with bit 31 set (optional)",
+            got=f"{number:#010x} ({what})",
+        )  # fmt: skip
+
+    # -- records ---------------------------------------------------------------------
+
+    def _record_header(self, what: str, offset: int) -> tuple[int, int]:
+        number, length = f.RECORD_HEADER.unpack(self._source.take(8, f"header of a {what}"))
+        if length > f.BODY_MAX:
+            raise FormatError(
+                what=f"body_length of a {what} of type {number:#x}", offset=offset,
+                expected=f"at most {f.BODY_MAX} bytes", got=str(length),
+            )  # fmt: skip
+        return number, length
+
+    def _whole(self, kind: RecordType, offset: int, length: int) -> Record:
+        padded = self._source.take(length + (-length & 7), f"body of {kind.name}")
+        padding = bytes(padded[length:])
+        return Record(kind, padded[:length], offset, padding if any(padding) else b"")
+
+    def _page_data(self, offset: int, length: int) -> PageBatch:
+        name = self._page_type.name
+        if length < f.PAGE_DATA_HEADER.size:
+            raise _page_error(name, offset, "body_length", "at least 8 bytes", length)
+        count, reserved = f.PAGE_DATA_HEADER.unpack(self._source.take(8, f"header of {name}"))
+        if count == 0:
+            raise _page_error(name, offset, "count", "at least 1", 0)
+        if length < 8 + 8 * count:
+            raise _page_error(name, offset, "body_length", f"at least {8 + 8 * count}", length)
+        body = self._source.take(8 * count, f"entries of {name}")
+        entries = np.frombuffer(body, "<u8").astype(np.uint64, copy=False)
+        _refuse_reserved(name, offset, entries)
+        nr_pages = count_pages(entries)
+        size = f.PAGE_BYTES * nr_pages
+        if length != 8 + 8 * count + size:
+            raise _page_error(
+                name, offset, "body_length",
+                f"{8 + 8 * count + size} for {count} entries of which {nr_pages} carry a page",
+                length,
+            )  # fmt: skip
+        pages = None
+        if self._skip_pages:
+            self._source.skip(size, f"pages of {name}")
+        else:
+            contents = self._source.take(size, f"pages of {name}")
+            pages = np.frombuffer(contents, np.uint8).reshape(nr_pages, f.PAGE_BYTES)
+        return PageBatch(self._page_type, entries, pages, nr_pages, offset, reserved)
+
+
+def _record(name: str, body: bytes | memoryview, offset: int) -> Record:
+    return Record(RecordType(name), body, offset)
+
+
+def _expect(what: str, offset: int, fine: bool, expected: str, got: object) -> None:
+    if not fine:
+        raise FormatError(what=what, offset=offset, expected=expected, got=str(got))
+
+
+def _page_error(name: str, offset: int, field: str, expected: str, got: int) -> RecordError:
+    return RecordError(
+        record=name, offset=offset, reason=f"{field}: expected {expected}, got {got}"
+    )
+
+
+def _refuse_reserved(name: str, offset: int, entries: Entries) -> None:
+    # Two reductions settle nearly every batch; only a mixed one is looked at closer.
+    if int(entries.min()) >> 60 > 8 or int(entries.max()) >> 60 < 5:
+        return
+    types = (entries >> TYPE_SHIFT).astype(np.intp)
+    wrong = np.flatnonzero(IS_RESERVED[types])
+    if len(wrong):
+        first = int(wrong[0])
+        raise RecordError(
+            record=name, offset=offset,
+            reason=f"entry {first} (pfn {int(entries[first] & PFN_MASK):#x}): "
+            f"expected a page type, got {TYPE_NAMES[types[first]]}",
+        )  # fmt: skip

@@ -1,0 +1,239 @@
+"""Handlers of the records that frame a Xen stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from attrs import frozen
+from xsave import (
+    Buffer,
+    EmptyHandler,
+    FieldError,
+    Handler,
+    LayoutHandler,
+    Phase,
+    RecordHandler,
+    to_json,
+)
+
+from . import framing as f
+
+if TYPE_CHECKING:
+    from xsave import Entries
+
+
+@frozen
+class XlFileHeader:
+    """An xl file's header with its optional data.
+
+    :ivar config: as stored: JSON (since Xen 4.5) with a trailing NUL, or an xl
+        configuration file's text.
+    :ivar tail: optional data after the configuration; xl writes none.
+    """
+
+    header: f.XlHeader
+    config: bytes
+    tail: bytes
+    has_config_len: bool
+
+
+class XlHeaderHandler(RecordHandler[XlFileHeader]):
+    name = f.XL_HEADER
+    summary = "xl file header with the domain's configuration"
+    phase = Phase.HEADER
+
+    def decode(self, body: memoryview) -> XlFileHeader:
+        header = f.XlHeader.decode_at(body, 0)
+        rest = bytes(body[f.XlHeader.SIZE :])
+        if len(rest) != header.optional_data_len:
+            raise FieldError(
+                field="optional_data", expected=f"{header.optional_data_len} bytes",
+                got=f"{len(rest)} bytes",
+            )  # fmt: skip
+        if not rest:
+            return XlFileHeader(header, b"", b"", has_config_len=False)
+        if len(rest) < 4:
+            raise FieldError(field="config_len", expected="4 bytes", got=f"{len(rest)} bytes")
+        size = int.from_bytes(rest[:4], "little")
+        if size > len(rest) - 4:
+            raise FieldError(field="config_len", expected=f"at most {len(rest) - 4}", got=str(size))
+        return XlFileHeader(header, rest[4 : 4 + size], rest[4 + size :], has_config_len=True)
+
+    def encode(self, state: XlFileHeader) -> Sequence[Buffer]:
+        size = len(state.config).to_bytes(4, "little") if state.has_config_len else b""
+        return (state.header.encode(), size, state.config, state.tail)
+
+    def describe(self, state: XlFileHeader, seen: Mapping[str, Any]) -> Any:
+        shown = {"header": to_json(state.header), "config": None, "tail": state.tail.hex()}
+        text = state.config.rstrip(b"\0")
+        if state.header.mandatory_flags & f.XL_FLAG_JSON:
+            try:
+                shown["config"] = json.loads(text)
+            except (ValueError, RecursionError):
+                shown["config_error"] = "marked as JSON, but it is not"
+            else:
+                return shown
+        shown["config"] = text.decode("utf-8", "replace") if text else None
+        return shown
+
+
+@frozen
+class LibxlHeader:
+    ident: str
+    version: int
+    options: int
+    big_endian: bool
+    converted_from_legacy: bool
+
+
+class LibxlHeaderHandler(RecordHandler[LibxlHeader]):
+    name = f.LIBXL_STREAM_HEADER
+    summary = "libxl stream header"
+    phase = Phase.HEADER
+    after = frozenset({f.XL_HEADER})
+
+    def decode(self, body: memoryview) -> LibxlHeader:
+        if len(body) != f.LIBXL_HEADER.size:
+            raise FieldError(
+                field="libxl header", expected=f"{f.LIBXL_HEADER.size} bytes", got=f"{len(body)}"
+            )
+        ident, version, options = f.LIBXL_HEADER.unpack(body)
+        return LibxlHeader(
+            ident.decode("latin-1"), version, options, bool(options & 1), bool(options & 2)
+        )
+
+    def encode(self, state: LibxlHeader) -> Sequence[Buffer]:
+        ident = state.ident.encode("latin-1")
+        return (f.LIBXL_HEADER.pack(ident, state.version, state.options),)
+
+
+@frozen
+class LibxcHeader:
+    """Image header and domain header; ``reserved`` are the image header's two."""
+
+    marker: bytes
+    id: str
+    version: int
+    options: int
+    reserved: tuple[int, int]
+    domain: f.DomainHeader
+
+
+class LibxcHeaderHandler(RecordHandler[LibxcHeader]):
+    name = f.LIBXC_STREAM_HEADER
+    summary = "libxc image header and domain header"
+    phase = Phase.HEADER
+    after = frozenset({f.LIBXC_CONTEXT})
+
+    def decode(self, body: memoryview) -> LibxcHeader:
+        size = f.LIBXC_IMAGE_HEADER.size
+        if len(body) != size + f.DomainHeader.SIZE:
+            raise FieldError(field="libxc headers", expected="40 bytes", got=f"{len(body)}")
+        marker, ident, version, options, *reserved = f.LIBXC_IMAGE_HEADER.unpack_from(body)
+        return LibxcHeader(
+            marker, ident.decode("latin-1"), version, options, (reserved[0], reserved[1]),
+            f.DomainHeader.decode_at(body, size),
+        )  # fmt: skip
+
+    def encode(self, state: LibxcHeader) -> Sequence[Buffer]:
+        head = f.LIBXC_IMAGE_HEADER.pack(
+            state.marker, state.id.encode("latin-1"), state.version, state.options, *state.reserved
+        )
+        return (head, state.domain.encode())
+
+
+class LibxcContextHandler(EmptyHandler):
+    name = f.LIBXC_CONTEXT
+    summary = "the libxc stream begins here"
+    phase = Phase.HEADER
+    after = frozenset({f.LIBXL_STREAM_HEADER})
+
+
+class StaticDataEndHandler(EmptyHandler):
+    name = f.STATIC_DATA_END
+    summary = "end of what is needed to build an empty guest (stream version 3)"
+    phase = Phase.STATIC_DATA
+    after = frozenset({"xen.pv.info", "xen.x86.cpuid_policy", "xen.x86.msr_policy"})
+
+
+class VerifyHandler(EmptyHandler):
+    name = "xen.libxc.verify"
+    summary = "all pages follow once more, to be compared"
+    phase = Phase.MEMORY
+
+
+class CheckpointHandler(EmptyHandler):
+    name = f.CHECKPOINT
+    summary = "a consistent point; the stream goes on (Remus, COLO)"
+    phase = Phase.END_OF_CHECKPOINT
+    after = frozenset({"xen.x86.tsc_info", "xen.pv.vcpu_msrs", "xen.hvm.context"})
+
+
+@frozen(eq=False)
+class PfnList:
+    """:ivar pfns: (n,) u64, in no order."""
+
+    pfns: Entries
+
+
+class CheckpointDirtyPfnListHandler(RecordHandler[PfnList]):
+    """Travels from the secondary to the primary only (COLO), so in no save image."""
+
+    name = "xen.libxc.checkpoint_dirty_pfn_list"
+    summary = "pfns the secondary has written (COLO back channel)"
+    phase = Phase.END_OF_CHECKPOINT
+
+    def decode(self, body: memoryview) -> PfnList:
+        if len(body) % 8:
+            raise FieldError(field="pfns", expected="a multiple of 8 bytes", got=f"{len(body)}")
+        import numpy as np
+
+        return PfnList(np.frombuffer(bytes(body), "<u8").astype(np.uint64, copy=False))
+
+    def encode(self, state: PfnList) -> Sequence[Buffer]:
+        return (state.pfns.astype("<u8", copy=False).tobytes(),)
+
+
+class LibxcEndHandler(EmptyHandler):
+    name = f.LIBXC_END
+    summary = "end of the libxc stream"
+    phase = Phase.END_OF_CHECKPOINT
+    after = frozenset({f.CHECKPOINT})
+
+
+class CheckpointEndHandler(EmptyHandler):
+    name = f.CHECKPOINT_END
+    summary = "libxl's part of a checkpoint is complete"
+    phase = Phase.DEVICE_MODEL
+    after = frozenset({"xen.qemu.context"})
+
+
+class CheckpointStateHandler(LayoutHandler):
+    name = "xen.libxl.checkpoint_state"
+    summary = "what the two ends of COLO tell each other"
+    phase = Phase.DEVICE_MODEL
+    layout = f.CheckpointState
+
+
+class LibxlEndHandler(EmptyHandler):
+    name = f.LIBXL_END
+    summary = "end of the libxl stream"
+    phase = Phase.END
+
+
+HANDLERS: tuple[Handler, ...] = (
+    XlHeaderHandler(),
+    LibxlHeaderHandler(),
+    LibxcContextHandler(),
+    LibxcHeaderHandler(),
+    StaticDataEndHandler(),
+    VerifyHandler(),
+    CheckpointHandler(),
+    CheckpointDirtyPfnListHandler(),
+    LibxcEndHandler(),
+    CheckpointEndHandler(),
+    CheckpointStateHandler(),
+    LibxlEndHandler(),
+)
