@@ -342,7 +342,9 @@ def _check_offer(item: Any, registry: Registry[Any], status: PluginStatus) -> No
     for attribute in wanted:
         if not hasattr(item, attribute):
             raise PluginError(f"the {registry.kind} {type(item).__name__} has no {attribute}")
-    for entry in registry if isinstance(item, Format) else ():
+    if not isinstance(item, Format):
+        return
+    for entry in registry:
         if shared := sorted(set(item.suffixes) & set(entry.item.suffixes)):
             raise DuplicateNameError(
                 kind="format suffix", name=shared[0],

@@ -13,6 +13,8 @@ from attrs import frozen
 
 
 class Decision(enum.Enum):
+    """What happens after an iteration."""
+
     CONTINUE = "continue"  # another iteration
     STOP_AND_COPY = "stop-and-copy"  # pause the guest, send the rest
     ABORT = "abort"  # give up; the guest stays where it is
@@ -43,6 +45,11 @@ class Ruling:
 
 
 class PrecopyPolicy(abc.ABC):
+    """Decides, between iterations, whether sending once more is worth it.
+
+    :cvar name: as it is asked for.
+    """
+
     name: ClassVar[str]
     summary: ClassVar[str] = ""
 

@@ -46,6 +46,7 @@ class RecordCount:
     plugin: str = ""
     mandatory: bool = True
     understood: bool = True
+    version: int = 1
     count: int = 0
     body_bytes: int = 0
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
+from typing import Any
 
 from attrs import field, frozen
 
@@ -72,12 +73,15 @@ class Record:
     :ivar offset: of the record's header, bytes from the start of the input.
     :ivar padding: what stood after the body, only when it was not all zero, so that
         going back gives the original bytes.
+    :ivar carried: what the format that was read wants to find again when the same format
+        is written; only that format looks inside.
     """
 
     type: RecordType
     body: Buffer
     offset: int = 0
     padding: bytes = b""
+    carried: Any = field(default=None, repr=False)
 
     @property
     def name(self) -> str:

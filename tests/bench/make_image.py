@@ -82,10 +82,11 @@ GUEST_CLASSES = (
 )  # fmt: skip
 
 CONTENTS = {
-    # 45 % zero and 26 % duplicates: between the three real images (37-51 %, 24-28 %)
-    "mixed": Content(zero=0.45, duplicate=0.26, far=0.006, poison=0.1, classes=GUEST_CLASSES),
+    # Between the real images (37-51 % zero, 24-28 % duplicates); 39 % of the pages are left
+    # to be stored, where the two larger real images have 47 and 37.
+    "mixed": Content(zero=0.47, duplicate=0.27, far=0.006, poison=0.1, classes=GUEST_CLASSES),
     # what the duplicates of the small real guests are: 96 of 100 are poison
-    "idle": Content(zero=0.45, duplicate=0.26, far=0.006, poison=0.96, classes=GUEST_CLASSES),
+    "idle": Content(zero=0.47, duplicate=0.27, far=0.006, poison=0.96, classes=GUEST_CLASSES),
     "distinct": Content(classes=GUEST_CLASSES),
     "random": Content(classes=(("random", 1.0),)),
 }

@@ -186,8 +186,9 @@ class Watch:
         if count is None:
             owner = self.handlers.owner_of(event.type)
             count = report.records[event.name] = RecordCount(
-                event.name, owner.plugin if owner else "", event.type.mandatory
-            )
+                event.name, owner.plugin if owner else "", event.type.mandatory,
+                version=event.type.version,
+            )  # fmt: skip
         count.count += 1
         if isinstance(event, Record):
             count.body_bytes += len(event.body)

@@ -377,7 +377,8 @@ class NativeReader:
         body = self._body(piece, kind.name)
         self._row(piece)
         whole = unpack(kind.name, piece.offset, body, codec, size, self._checksum, expected)
-        record = Record(kind, whole, piece.offset, padding)
+        packed = Packed(piece.text("codec", ""), body, expected, self._checksum)
+        record = Record(kind, whole, piece.offset, padding, packed)
         return lambda: record
 
     def _batch(self, piece: Piece) -> Callable[[], Event]:
@@ -425,8 +426,8 @@ class NativeReader:
                 what=what, offset=batch.offset, expected=expected.hex(), got=got.hex()
             )
         batch.carried = CarriedBatch(
-            self._window_size, head.base, head.stored, self._checksum,
-            Packed(head.codec, body, expected), head.table, head.packed_table,
+            self._window_size, head.base, head.stored,
+            Packed(head.codec, body, expected, self._checksum), head.table, head.packed_table,
         )  # fmt: skip
         return lambda: batch
 

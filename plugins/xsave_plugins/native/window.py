@@ -93,18 +93,27 @@ class Fingerprints:
         self._numbers[slots] = base + np.arange(len(prints))
 
 
-def fingerprint(pages: Pages) -> NDArray[np.uint64]:
-    """(m,) u64; 0 for pages of zeroes (and, one in many, for others).
+_WEIGHTS = ((0, 0x9E3779B97F4A7C15), (173, 0xC2B2AE3D27D4EB4F), (346, 0x165667B19E3779F9))
+_ROWS = 64  # 256 KiB: the second reduction finds them in the processor's cache, which makes
+# both together a quarter cheaper than over whole batches
+
+
+def survey(pages: Pages) -> tuple[NDArray[np.bool_], NDArray[np.uint64]]:
+    """Look once at every byte of a batch.
+
+    :returns: (m,) bool, which pages are all zero; (m,) u64, a fingerprint of each page,
+        equal for equal pages.
 
     A sum runs at 24 GB/s of processor time where a hash called for each page reaches 14;
     some words are weighed in so that pages with the same words in another order differ.
     """
     words = pages.view(np.uint64)
-    total: NDArray[np.uint64] = np.add.reduce(words, axis=1)
-    for column, weight in (
-        (0, 0x9E3779B97F4A7C15),
-        (173, 0xC2B2AE3D27D4EB4F),
-        (346, 0x165667B19E3779F9),
-    ):
-        total += words[:, column] * np.uint64(weight)
-    return total ^ (total >> np.uint64(29))
+    any_bit = np.empty(len(words), np.uint64)
+    prints = np.empty(len(words), np.uint64)
+    for row in range(0, len(words), _ROWS):
+        part = slice(row, row + _ROWS)
+        np.bitwise_or.reduce(words[part], axis=1, out=any_bit[part])
+        np.add.reduce(words[part], axis=1, out=prints[part])
+    for column, weight in _WEIGHTS:
+        prints += words[:, column] * np.uint64(weight)
+    return any_bit == 0, prints ^ (prints >> np.uint64(29))

@@ -31,7 +31,7 @@ from xsave import (
 
 from . import spec
 from .format import MAGIC
-from .window import Fingerprints, Window, fingerprint
+from .window import Fingerprints, Window, survey
 
 if TYPE_CHECKING:
     from xsave import Event, PageBatch
@@ -41,11 +41,13 @@ PAGE_SIZE = 4096
 
 @frozen
 class Packed:
-    """A body as it will be written: the codec's name ("" for none), bytes, checksum."""
+    """A body as it lies in an image: the codec's name ("" for none), bytes, checksum and
+    the checksum's name."""
 
     codec: str
     body: Buffer
     sum: bytes
+    checksum: str
 
 
 @frozen
@@ -55,7 +57,6 @@ class CarriedBatch:
     window: int
     base: int
     stored: int  # pages
-    checksum: str
     packed: Packed
     table: spec.BatchTable
     packed_table: tuple[bytes, int, int]
@@ -144,7 +145,7 @@ class NativeWriter:
             self._write_piece(self._pending.popleft())
         index_offset = self._offset
         rows = np.array(self._index, dtype=spec.INDEX_ROW).tobytes()
-        packed = Packed("", rows, spec.checksum(self._checksum, rows))
+        packed = self._plain(rows)
         head = {"types": self._type_heads, "rows": len(self._index), "sum": packed.sum}
         self._put_piece(spec.INDEX, head, b"", packed.body, spec.ALIGNMENT)
         end_offset = self._offset
@@ -185,9 +186,19 @@ class NativeWriter:
         if record.padding:
             head["padding"] = record.padding
         return _Pending(
-            spec.RECORD, number, head, b"", self._pack(record.body), False,
+            spec.RECORD, number, head, b"", self._pack_record(record), False,
             spec.NO_PFN, 0, self._next_page,
         )  # fmt: skip
+
+    def _pack_record(self, record: Record) -> Callable[[], Packed]:
+        carried = record.carried
+        if (
+            isinstance(carried, Packed)
+            and self._options.codec is None
+            and carried.checksum == self._checksum
+        ):
+            return lambda: carried
+        return self._pack(record.body)
 
     # -- batches ---------------------------------------------------------------------
 
@@ -228,7 +239,7 @@ class NativeWriter:
             self._options.codec is None
             and carried.window == self._window_size
             and carried.base == self._next_page
-            and carried.checksum == self._checksum
+            and carried.packed.checksum == self._checksum
         )
 
     def _place(self, batch: PageBatch, pages: Pages) -> tuple[spec.BatchTable, Pages, int]:
@@ -237,15 +248,7 @@ class NativeWriter:
         :returns: the table; (s, 4096) u8, the pages to store; the number of the first.
         """
         base = self._next_page
-        prints = fingerprint(pages)
-        zero = prints == 0
-        if zero.any():
-            suspects = np.flatnonzero(zero)
-            contents = pages.view(np.uint64)
-            if len(suspects) == len(pages):
-                zero = ~contents.any(axis=1)
-            else:
-                zero[suspects] = ~contents[suspects].any(axis=1)
+        zero, prints = survey(pages)
         rows = np.flatnonzero(~zero)
         prints = prints[rows]
         slots = np.full(len(rows), -1, np.int64)  # number of an equal page, once known
@@ -292,9 +295,12 @@ class NativeWriter:
     def _pack(self, body: Buffer) -> Callable[[], Packed]:
         choice = self._options.codec
         if choice is None or choice.codec.name == "none" or not len(body):
-            packed = Packed("", body, spec.checksum(self._checksum, body))
+            packed = self._plain(body)
             return lambda: packed
         return self._options.workers.submit(_compress, choice, body, self._checksum)
+
+    def _plain(self, body: Buffer) -> Packed:
+        return Packed("", body, spec.checksum(self._checksum, body), self._checksum)
 
     def _write_piece(self, pending: _Pending) -> None:
         packed = pending.packed()
@@ -323,8 +329,8 @@ def _compress(choice: CodecChoice, body: Buffer, checksum: str) -> Packed:
     """Runs in a worker. What does not shrink stays as it is."""
     packed = choice.codec.compress(body, choice.level)
     if len(packed) >= len(body):
-        return Packed("", body, spec.checksum(checksum, body))
-    return Packed(choice.codec.name, packed, spec.checksum(checksum, packed))
+        return Packed("", body, spec.checksum(checksum, body), checksum)
+    return Packed(choice.codec.name, packed, spec.checksum(checksum, packed), checksum)
 
 
 def source_of(info: ImageInfo) -> dict[str, Any]:

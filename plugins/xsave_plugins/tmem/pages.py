@@ -79,7 +79,6 @@ class TmemPagesHandler(RecordHandler[TmemPages]):
 
     def describe(self, state: TmemPages, seen: Mapping[str, Any]) -> Any:
         """Contents by their beginning: a record's would be 8 MiB of hex."""
-        empty = (~state.contents.any(axis=1)).tolist()
         return {
             "pool_id": state.pool_id,
             "encoding": {"value": PLAIN, "name": "plain"},
@@ -87,11 +86,11 @@ class TmemPagesHandler(RecordHandler[TmemPages]):
                 {
                     "oid": show_oid(oid),
                     "index": index,
-                    "is_zero": is_zero,
+                    "is_zero": not page.any(),
                     "first_bytes": page[:_SHOWN_BYTES].tobytes().hex(),
                 }
-                for oid, index, is_zero, page in zip(
-                    state.oids, state.indexes.tolist(), empty, state.contents, strict=True
+                for oid, index, page in zip(
+                    state.oids, state.indexes.tolist(), state.contents, strict=True
                 )
             ],
         }

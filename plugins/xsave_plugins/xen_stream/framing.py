@@ -32,6 +32,7 @@ LIBXC_IMAGE_HEADER = struct.Struct(">8s4sIHHI")  # marker, id, version, options,
 LIBXC_DOMAIN_HEADER = struct.Struct("<IHHII")  # type, page_shift, reserved, major, minor
 LIBXC_MARKER = b"\xff" * 8
 LIBXC_ID = b"XENF"
+LIBXC_VERSIONS = (2, 3)
 LIBXC_BIG_ENDIAN = 1 << 0
 PAGE_SHIFT = 12
 PAGE_BYTES = 1 << PAGE_SHIFT

@@ -30,7 +30,9 @@ class LibxcOrder:
         :raises RecordError: it may not stand here.
         """
         if self.ended:
-            raise RecordError(record=name, offset=offset, reason="expected nothing after END")
+            raise RecordError(
+                record=name, offset=offset, reason="expected nothing after END, got it"
+            )
         if name == f.STATIC_DATA_END:
             if self.static_data_ended:
                 raise RecordError(
@@ -42,7 +44,7 @@ class LibxcOrder:
             if self.version >= 3:
                 raise RecordError(
                     record=name, offset=offset,
-                    reason="expected STATIC_DATA_END before it (stream version 3)",
+                    reason="expected STATIC_DATA_END before it (stream version 3), got none",
                 )  # fmt: skip
             self.static_data_ended = True
         elif name == f.LIBXC_END:

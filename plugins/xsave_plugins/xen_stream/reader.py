@@ -30,6 +30,7 @@ from xsave import (
 )
 
 from . import framing as f
+from .headers import Fault, libxc_fault, libxl_fault, xl_fault
 from .order import LibxcOrder
 
 if TYPE_CHECKING:
@@ -82,59 +83,34 @@ class XenReader:
     def _read_xl_header(self, details: dict[str, object]) -> None:
         offset = self._source.offset
         head = self._source.take(f.XlHeader.SIZE, "xl header")
+        _refuse(xl_fault(head), offset)
         fields = f.XlHeader.decode(head)
-        _expect("xl magic", offset, fields.magic == f.XL_MAGIC, repr(f.XL_MAGIC), fields.magic)
-        _expect(
-            "xl byteorder", offset + 32, fields.byteorder == f.XL_BYTEORDER,
-            f"{f.XL_BYTEORDER:#010x} (little-endian)", f"{fields.byteorder:#010x}",
-        )  # fmt: skip
-        known = f.XL_FLAG_JSON | f.XL_FLAG_V2
-        flags = fields.mandatory_flags
-        _expect("xl mandatory flags", offset + 36, not flags & ~known,
-                f"no bits outside {known:#x}", f"{flags:#x}")  # fmt: skip
-        _expect("xl mandatory flags", offset + 36, bool(flags & f.XL_FLAG_V2),
-                "the stream v2 bit (Xen 4.6 on)", f"{flags:#x}: a legacy stream")  # fmt: skip
-        size = fields.optional_data_len
-        _expect("xl optional_data_len", offset + 44, size <= f.CONFIG_MAX,
-                f"at most {f.CONFIG_MAX} bytes", str(size))  # fmt: skip
-        optional = self._source.take(size, "xl optional data")
+        optional = self._source.take(fields.optional_data_len, "xl optional data")
         self._headers.append(_record(f.XL_HEADER, bytes(head) + bytes(optional), offset))
-        details["xl_mandatory_flags"] = flags
-        details["xl_optional_bytes"] = size
+        details["xl_mandatory_flags"] = fields.mandatory_flags
+        details["xl_optional_bytes"] = fields.optional_data_len
 
     def _read_libxl_header(self, details: dict[str, object]) -> None:
         offset = self._source.offset
         head = self._source.take(f.LIBXL_HEADER.size, "libxl header")
-        ident, version, options = f.LIBXL_HEADER.unpack(head)
-        _expect("libxl ident", offset, ident == f.LIBXL_IDENT, repr(f.LIBXL_IDENT), ident)
-        _expect("libxl version", offset + 8, version == f.LIBXL_VERSION,
-                str(f.LIBXL_VERSION), str(version))  # fmt: skip
-        _expect("libxl options", offset + 12, not options & f.LIBXL_BIG_ENDIAN,
-                "a little-endian stream", f"{options:#x}: big-endian")  # fmt: skip
+        _refuse(libxl_fault(head), offset)
         self._headers.append(_record(f.LIBXL_STREAM_HEADER, head, offset))
-        details["libxl_options"] = options
+        details["libxl_options"] = int.from_bytes(head[12:16], "big")
         offset = self._source.offset
         number, length = self._record_header("libxl record", offset)
         _expect("first libxl record", offset, number == 1,
                 "LIBXC_CONTEXT (1)", f"type {number:#x}")  # fmt: skip
-        self._headers.append(self._whole(f.TYPES[f.LIBXC_CONTEXT], offset, length))
+        _expect("body_length of LIBXC_CONTEXT", offset, length == 0,
+                "0: the libxc stream follows at once", str(length))  # fmt: skip
+        self._headers.append(_record(f.LIBXC_CONTEXT, b"", offset))
 
     def _read_libxc_header(self, details: dict[str, object]) -> tuple[GuestType, int, str]:
         offset = self._source.offset
         size = f.LIBXC_IMAGE_HEADER.size
         head = self._source.take(size + f.LIBXC_DOMAIN_HEADER.size, "libxc headers")
-        marker, ident, version, options, _, _ = f.LIBXC_IMAGE_HEADER.unpack_from(head)
-        _expect("libxc marker", offset, marker == f.LIBXC_MARKER,
-                f.LIBXC_MARKER.hex(), marker.hex())  # fmt: skip
-        _expect("libxc id", offset + 8, ident == f.LIBXC_ID, repr(f.LIBXC_ID), ident)
-        _expect("libxc version", offset + 12, version in (2, 3), "2 or 3", str(version))
-        _expect("libxc options", offset + 16, not options & f.LIBXC_BIG_ENDIAN,
-                "a little-endian stream", f"{options:#x}: big-endian")  # fmt: skip
-        number, shift, _, major, minor = f.LIBXC_DOMAIN_HEADER.unpack_from(head, size)
-        _expect("libxc domain type", offset + size, number in f.GUEST_TYPES,
-                "1 (x86 PV) or 2 (x86 HVM)", str(number))  # fmt: skip
-        _expect("libxc page_shift", offset + size + 4, shift == f.PAGE_SHIFT,
-                str(f.PAGE_SHIFT), str(shift))  # fmt: skip
+        _refuse(libxc_fault(head), offset)
+        version = int.from_bytes(head[12:16], "big")
+        number, _, _, major, minor = f.LIBXC_DOMAIN_HEADER.unpack_from(head, size)
         self._headers.append(_record(f.LIBXC_STREAM_HEADER, head, offset))
         details["libxc_version"] = version
         if major == 0:
@@ -200,8 +176,8 @@ class XenReader:
             if self._guest_type not in row.guests:
                 raise RecordError(
                     record=row.name, offset=offset,
-                    reason=f"{row.spec_name} has no place in the stream of "
-                    f"an {self._guest_type.value} guest",
+                    reason=f"expected a record of an {self._guest_type.value} guest, "
+                    f"got {row.spec_name}",
                 )  # fmt: skip
             return f.TYPES[row.name]
         if number & f.OPTIONAL:
@@ -260,6 +236,14 @@ class XenReader:
 
 def _record(name: str, body: bytes | memoryview, offset: int) -> Record:
     return Record(RecordType(name), body, offset)
+
+
+def _refuse(fault: Fault | None, offset: int) -> None:
+    """:param offset: of the header."""
+    if fault is not None:
+        raise FormatError(
+            what=fault.what, offset=offset + fault.at, expected=fault.expected, got=fault.got
+        )
 
 
 def _expect(what: str, offset: int, fine: bool, expected: str, got: object) -> None:

@@ -19,9 +19,15 @@ from xsave import (
 )
 
 from . import framing as f
+from .headers import Fault, libxc_fault, libxl_fault, xl_fault
 
 if TYPE_CHECKING:
     from xsave import Entries
+
+
+def _refuse(fault: Fault | None) -> None:
+    if fault is not None:
+        raise FieldError(field=fault.what, expected=fault.expected, got=fault.got)
 
 
 @frozen
@@ -46,6 +52,7 @@ class XlHeaderHandler(RecordHandler[XlFileHeader]):
 
     def decode(self, body: memoryview) -> XlFileHeader:
         header = f.XlHeader.decode_at(body, 0)
+        _refuse(xl_fault(body))
         rest = bytes(body[f.XlHeader.SIZE :])
         if len(rest) != header.optional_data_len:
             raise FieldError(
@@ -99,6 +106,7 @@ class LibxlHeaderHandler(RecordHandler[LibxlHeader]):
             raise FieldError(
                 field="libxl header", expected=f"{f.LIBXL_HEADER.size} bytes", got=f"{len(body)}"
             )
+        _refuse(libxl_fault(body))
         ident, version, options = f.LIBXL_HEADER.unpack(body)
         return LibxlHeader(
             ident.decode("latin-1"), version, options, bool(options & 1), bool(options & 2)
@@ -131,6 +139,7 @@ class LibxcHeaderHandler(RecordHandler[LibxcHeader]):
         size = f.LIBXC_IMAGE_HEADER.size
         if len(body) != size + f.DomainHeader.SIZE:
             raise FieldError(field="libxc headers", expected="40 bytes", got=f"{len(body)}")
+        _refuse(libxc_fault(body))
         marker, ident, version, options, *reserved = f.LIBXC_IMAGE_HEADER.unpack_from(body)
         return LibxcHeader(
             marker, ident.decode("latin-1"), version, options, (reserved[0], reserved[1]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import tracemalloc
 from importlib.metadata import EntryPoint
@@ -155,6 +156,14 @@ def test_a_zstd_frame_names_its_size_and_one_that_does_not_is_refused() -> None:
         codec.decompress(packed, 36)
 
 
+def test_a_skippable_frame_is_no_body() -> None:
+    skippable = bytes.fromhex("502a4d18 05000000") + b"aside"
+    codec = CODECS["zstd"]
+    for body in (skippable, skippable + bytes(codec.compress(b"", 3))):
+        with pytest.raises(FieldError, match="got no zstd frame"):
+            codec.decompress(body, 0)
+
+
 @pytest.mark.parametrize(
     ("name", "module"), [("brotli", "brotli"), ("zstd", "backports.zstd"), ("lz4", "lz4")]
 )
@@ -179,8 +188,6 @@ def test_a_missing_library_costs_only_that_plugin_and_names_what_to_install(
 
 
 def test_no_library_is_imported_before_it_is_used() -> None:
-    import subprocess
-
     code = (
         "import sys, xsave_plugins.codecs.zstd, xsave_plugins.codecs.lz4, "
         "xsave_plugins.codecs.brotli\n"

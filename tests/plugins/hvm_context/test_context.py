@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import struct
+from pathlib import Path
 
 import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from xsave import FieldError
+from xsave.testing import HandlerSuite
 from xsave_plugins.hvm_context import HvmContextHandler
 
 HANDLER = HvmContextHandler()
+RECORDS = Path(__file__).parents[2] / "golden" / "records"
 NR_TYPES = 21
 
 # Typecode to the payload sizes that some release of Xen wrote, oldest first.
@@ -346,3 +349,10 @@ def test_any_flipped_bit_is_refused_or_kept(golden, bit):
     except FieldError:
         return
     assert encode(state) == bytes(body)
+
+
+class TestHvmContextConformance(HandlerSuite):
+    handler = HANDLER
+    golden = RECORDS
+    refused = (b"", bytes(8), bytes(7))
+    max_examples = 60

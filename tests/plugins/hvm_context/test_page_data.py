@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from xsave import BROKEN, NOTAB, TYPE_NAMES, XALLOC, XTAB, FieldError, PageBatch, RecordType
+from xsave.testing import MemoryHandlerSuite
 from xsave_plugins.hvm_context import HvmPageDataHandler
 
 HANDLER = HvmPageDataHandler()
@@ -52,3 +53,10 @@ def test_a_batch_is_refused_exactly_when_one_type_is_wrong(types):
         return
     with pytest.raises(FieldError, match=f"pfn {0x1000 + wrong[0]:#x}:"):
         HANDLER.check(batch_of(*types))
+
+
+class TestHvmPageDataConformance(MemoryHandlerSuite):
+    handler = HANDLER
+    good = ([0, 1, 2], [XTAB << 60 | n for n in range(9)], [BROKEN << 60, 1, XALLOC << 60 | 2])
+    refused = ([1 << 60], [0, 9 << 60 | 5], [XTAB << 60, 5 << 60])
+    max_examples = 30

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from xsave import FieldError
+from xsave.testing import HandlerSuite
 from xsave_plugins.hvm_context import HvmParamsHandler
 from xsave_plugins.hvm_context.params import PARAM_NAMES
 
@@ -128,3 +130,10 @@ def test_garbage_is_refused_or_goes_back_to_the_same_bytes(body):
     except FieldError:
         return
     assert encode(state) == body
+
+
+class TestHvmParamsConformance(HandlerSuite):
+    handler = HANDLER
+    bodies = (body_of(),)
+    golden = Path(__file__).parents[2] / "golden" / "records"
+    refused = (b"", body_of(count=1))

@@ -7,7 +7,6 @@ import struct
 import pytest
 from xsave_plugins.hvm_context import HvmContextHandler
 from xsave_plugins.hvm_context.platform import Hpet, Lapic, PciIrq, Pit, Rtc
-from xsave_plugins.hvm_context.viridian import ViridianDomain, ViridianVcpu
 
 HANDLER = HvmContextHandler()
 
@@ -152,14 +151,3 @@ def test_lapic_fields_by_release():
     lapic = Lapic.decode(whole)
     assert (lapic.apic_base_msr, lapic.disabled, lapic.timer_divisor) == (1, 2, 3)
     assert (lapic.tdt_msr, lapic.pending_esr, lapic.pad) == (4, 5, 6)
-
-
-def test_viridian_fields_lie_where_xen_has_them():
-    domain = ViridianDomain.decode(struct.pack("<4Q", 1, 2, 3, 4))
-    assert (domain.hypercall_gpa, domain.guest_os_id) == (1, 2)
-    assert (domain.time_ref_count, domain.reference_tsc) == (3, 4)
-    vcpu = ViridianVcpu.decode(struct.pack("<QB7x25Q", 1, 2, *range(3, 28)))
-    assert (vcpu.vp_assist_msr, vcpu.apic_assist_pending, vcpu.simp_msr) == (1, 2, 3)
-    assert vcpu.sint_msr == tuple(range(4, 20))
-    assert vcpu.stimer_config_msr == (20, 21, 22, 23)
-    assert vcpu.stimer_count_msr == (24, 25, 26, 27)

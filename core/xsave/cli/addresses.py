@@ -1,0 +1,33 @@
+"""SOURCE and DEST: what may be named there."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ..errors import UsageError
+from ..manager import PluginManager
+
+# "xen:guest7", but not "./a:b", "2024-01:a" or "/dev/disk/by-id:7"
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
+
+
+def image_address(address: str, manager: PluginManager) -> str:
+    """A path or ``-``, as it is.
+
+    :raises UsageError: it names a domain instead, or nothing that is known.
+    """
+    match = _SCHEME.match(address)
+    if match is None or Path(address).exists():
+        return address
+    scheme = match[1]
+    if scheme in manager.backends.names():
+        raise UsageError(
+            f"{address} is a domain of backend {scheme}; here only images are taken: "
+            "files, pipes and -"
+        )
+    known = ", ".join(manager.backends.names()) or "none"
+    raise UsageError(
+        f"no domain backend is named {scheme!r}; known: {known} "
+        f"(for a file of that name write ./{address})"
+    )

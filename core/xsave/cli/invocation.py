@@ -1,0 +1,78 @@
+"""One invocation, from the arguments to the exit code: whatever happens ends here."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+import warnings
+
+import click
+
+from .group import xsave
+from .interruption import interruptible
+from .logs import logs_on_stderr
+from .output import give_up_stdout, write_stderr
+from .settings import Settings
+
+EXIT_CANCELLED = 130  # as in errors.py, which is not imported before something goes wrong
+COMPLETION = "_XSAVE_COMPLETE"  # set by the completion script that a shell runs
+
+
+def invoke(arguments: list[str]) -> int:
+    """:returns: the exit code; everything was told."""
+    settings = Settings()
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    # a name in an image may have characters that this terminal's encoding lacks
+    with contextlib.suppress(AttributeError):
+        sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # replaced by a test, or None
+    try:
+        with interruptible(), logs_on_stderr():
+            return _dispatch(arguments, settings)
+    except KeyboardInterrupt:
+        write_stderr(["xsave: interrupted"])
+        return EXIT_CANCELLED
+
+
+def _dispatch(arguments: list[str], settings: Settings) -> int:
+    try:
+        if instruction := os.environ.get(COMPLETION):
+            return _complete(instruction)
+        with xsave.make_context("xsave", arguments, obj=settings) as context:
+            code: int = xsave.invoke(context) or 0
+    except click.exceptions.Exit as leave:  # --help and --version
+        code = leave.exit_code
+    except Exception as error:
+        if isinstance(error, OSError) and _stdout_fails():  # click prints help by itself
+            code = give_up_stdout(error)
+        else:
+            code = _fail(error, settings)
+    return code
+
+
+def _fail(error: Exception, settings: Settings) -> int:
+    from ..errors import XsaveError
+    from .failure import report_failure
+
+    try:
+        return report_failure(error, settings)
+    except XsaveError:  # the JSON about it could not be written either
+        settings.json = False
+        return report_failure(error, settings)
+
+
+def _stdout_fails() -> bool:
+    if sys.stdout is None:
+        return False
+    try:
+        sys.stdout.flush()
+    except OSError:
+        return True
+    return False
+
+
+def _complete(instruction: str) -> int:
+    from click.shell_completion import shell_complete
+
+    return shell_complete(xsave, {}, "xsave", COMPLETION, instruction)

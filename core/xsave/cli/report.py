@@ -1,0 +1,104 @@
+"""What went through the pipeline, as text and as JSON values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+
+from ..pipeline.verify import VerifyReport
+from ..present import to_json
+from ..progress import RunReport
+from ..record import GuestType, ImageInfo
+from .output import columns, size
+
+
+def run_as_json(report: RunReport, added: list[str]) -> dict[str, Any]:
+    """What docs/schemas/run.json describes, without its ``schema``."""
+    return {
+        "ok": True,
+        "partial": report.partial,
+        **_stream_as_json(report),
+        "dest": {"format": report.dest_format, "size_bytes": report.dest_bytes},
+        "codec": report.codec or None,
+        "ratio": report.dest_bytes / report.source_bytes if report.source_bytes else None,
+        "carried": report.carried,
+        "added": added,
+        "left_out": report.left_out,
+    }
+
+
+def verify_as_json(report: VerifyReport) -> dict[str, Any]:
+    """What docs/schemas/verify.json describes, without its ``schema``."""
+    digest = {"algorithm": "xxh3-128", "value": report.digest} if report.digest else None
+    return {"ok": True, **_stream_as_json(report), "fast": report.fast, "digest": digest}
+
+
+def info_as_json(info: ImageInfo) -> dict[str, Any]:
+    shown: dict[str, Any] = to_json(info)
+    return shown
+
+
+def _stream_as_json(report: RunReport) -> dict[str, Any]:
+    return {
+        "source": {**info_as_json(report.source), "size_bytes": report.source_bytes},
+        "plugins": report.plugins,
+        "records": [attrs.asdict(count) for count in report.records.values()],
+        "nr_batches": report.nr_batches,
+        "nr_pfns": report.nr_pfns,
+        "nr_pages": report.nr_pages,
+        "elapsed_s": report.elapsed_s,
+    }
+
+
+def run_as_text(report: RunReport, added: list[str]) -> list[str]:
+    dest = report.dest_format + (f", codec {report.codec}" if report.codec else "")
+    ratio = (
+        f" ({100 * report.dest_bytes / report.source_bytes:.1f} %)" if report.source_bytes else ""
+    )
+    rate = f", {size(report.source_bytes / report.elapsed_s)}/s" if report.elapsed_s else ""
+    rows = [
+        *_stream_rows(report),
+        ("size", f"{size(report.source_bytes)} -> {size(report.dest_bytes)}{ratio}"),
+        ("time", f"{report.elapsed_s:.2f} s{rate}"),
+    ]
+    rows += [("added", name) for name in added]
+    rows += [("carried", f"{name}: no plugin in use understands it") for name in report.carried]
+    return [f"{describe(report.source)} -> {dest}", *columns(rows, "  "), *left_out(report, "  ")]
+
+
+def left_out(report: RunReport, indent: str = "") -> list[str]:
+    """Each record that was left out, by name."""
+    return [
+        f"{indent}left out  {name}, {count} of them: {report.dest_format} has no place for it"
+        for name, count in report.left_out.items()
+    ]
+
+
+def verify_as_text(report: VerifyReport) -> list[str]:
+    looked_at = "whole and right"
+    rows = [*_stream_rows(report), ("size", size(report.source_bytes))]
+    if report.fast:
+        looked_at += ", as far as --fast looks: page contents were passed over"
+    else:
+        rows.append(("digest", f"xxh3-128 {report.digest}"))
+    return [describe(report.source), *columns(rows, "  "), looked_at]
+
+
+def describe(info: ImageInfo) -> str:
+    """For example ``xl image of an x86_hvm guest, Xen 4.17``."""
+    known = info.guest_type is not GuestType.UNKNOWN
+    guest = f"an {info.guest_type.value} guest" if known else "a guest of unknown type"
+    xen = f", Xen {info.xen_version}" if info.xen_version else ""
+    return f"{info.format} image of {guest}{xen}"
+
+
+def _stream_rows(report: RunReport) -> list[tuple[str, str]]:
+    """Records by plugin, and pages."""
+    by_plugin: dict[str, list[str]] = {}
+    for count in report.records.values():
+        times = f" ({count.count})" if count.count != 1 else ""
+        by_plugin.setdefault(count.plugin or "unknown", []).append(f"{count.name}{times}")
+    rows = [(f"{plugin}", ", ".join(names)) for plugin, names in by_plugin.items()]
+    pages = f"{report.nr_pages} with contents, {report.nr_pfns} pfns in {report.nr_batches} batches"
+    return [*rows, ("pages", pages)]
