@@ -1,12 +1,18 @@
-"""What tests of all folders share: where the real images are."""
+"""What tests of all folders share: where real images and other programs are, and which
+tests are left out where this machine has none.
+
+Tests marked ``peer`` need Xen's ``verify-stream-v2``, tests marked ``images`` the larger
+real images. Without them they are deselected, and the summary says so; with
+``XSAVE_REQUIRE_PEERS=1`` they are run all the same, and fail.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 import xsave
 
 DATA = Path(__file__).parent / "data"
@@ -45,3 +51,67 @@ def find_image(name: str) -> Path | None:
     folder = os.environ.get("XSAVE_IMAGES")
     path = Path(folder, f"{name}.save") if folder else None
     return path if path is not None and path.exists() else None
+
+
+def find_peer() -> Path | None:
+    """Xen's own checker of streams, the newest if there are several."""
+    found = sorted(Path("/usr/lib").glob("xen-*/bin/verify-stream-v2"))
+    return found[-1] if found else None
+
+
+def peers_are_required() -> bool:
+    return os.environ.get("XSAVE_REQUIRE_PEERS") == "1"
+
+
+_left_out = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    left_out: dict[str, int] = {}
+    config.stash[_left_out] = left_out
+    if peers_are_required():
+        return
+    kept: list[pytest.Item] = []
+    deselected: list[pytest.Item] = []
+    for item in items:
+        missing = list(_missing(item))
+        (deselected if missing else kept).append(item)
+        for reason in missing[:1]:
+            left_out[reason] = left_out.get(reason, 0) + 1
+    if deselected:
+        config.hook.pytest_deselected(items=deselected)
+        items[:] = kept
+
+
+def _missing(item: pytest.Item) -> Iterator[str]:
+    if item.get_closest_marker("peer") is not None and find_peer() is None:
+        yield "there is no /usr/lib/xen-*/bin/verify-stream-v2 (Debian: xen-utils)"
+    for marker in item.iter_markers("images"):
+        names = marker.args or ("pv1", "pvh1", "hvmbios")
+        if any(find_image(name) is None for name in names):
+            yield "XSAVE_IMAGES names no folder with the larger real images"
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    for reason, count in config.stash.get(_left_out, {}).items():
+        terminalreporter.write_line(f"{count} tests were left out: {reason}", yellow=True)
+
+
+@pytest.fixture(scope="session")
+def peer() -> Path:
+    """``verify-stream-v2``; fails where it was required and is not there."""
+    program = find_peer()
+    assert program is not None, "XSAVE_REQUIRE_PEERS=1, but there is no verify-stream-v2"
+    return program
+
+
+@pytest.fixture
+def real_image(request: pytest.FixtureRequest) -> Path:
+    """The larger real image named by the test's ``images`` marker."""
+    marker = request.node.get_closest_marker("images")
+    assert marker is not None and marker.args, "mark the test: images(NAME)"
+    path = find_image(marker.args[0])
+    assert path is not None, f"XSAVE_REQUIRE_PEERS=1, but XSAVE_IMAGES has no {marker.args[0]}"
+    return path

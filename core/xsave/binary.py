@@ -12,29 +12,27 @@
     >>> TscInfo.decode(bytes(24)).mode
     0
 
-Each class becomes a frozen attrs class with one precompiled ``struct.Struct`` (2 us a
-record, where a parser generator took 70 times that). Little-endian, packed: padding is
-a field like any other, so that ``encode(decode(body)) == body`` for every body.
+Each class becomes a frozen value class with one ``struct.Struct`` (2 us a record, where a
+parser generator took 70 times that). Its methods are the ones below, not generated for
+each class: generating them took 1 ms a class, and there are seventy. Little-endian,
+packed: padding is a field like any other, so that ``encode(decode(body)) == body`` for
+every body.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
-
-import attrs
+from typing import Any, ClassVar, NamedTuple, NoReturn, Self, TypeVar, dataclass_transform
 
 from .errors import FieldError
 from .record import Buffer
 
-_SPEC = "xsave.binary"
 Bits = Mapping[str, tuple[int, int]]
 Names = Mapping[int, str]
 
 
-@attrs.frozen
-class _Spec:
+class Field(NamedTuple):
     """How one field is stored: a struct code, or a nested layout; once or ``count`` times.
 
     ``bits`` names parts of the value (lowest bit, width), ``names`` its values: both for
@@ -43,26 +41,18 @@ class _Spec:
 
     code: str = ""
     nested: type[Layout] | None = None
-    count: int = 0  # 0: a single value, not a tuple
+    size: int = 0  # values in a tuple; 0: a single value, not a tuple
     bits: Bits | None = None
     names: Names | None = None
 
     def full_code(self) -> str:
         one = self.nested.CODE if self.nested else self.code
-        return one * (self.count or 1)
-
-    def nr_values(self) -> int:
-        one = self.nested.NR_VALUES if self.nested else 1
-        return one * (self.count or 1)
-
-
-def _field(spec: _Spec) -> Any:
-    return attrs.field(metadata={_SPEC: spec})
+        return one * (self.size or 1)
 
 
 def _integer(code: str) -> Callable[..., Any]:
     def declare(count: int = 0, *, bits: Bits | None = None, names: Names | None = None) -> Any:
-        return _field(_Spec(code, count=count, bits=bits, names=names))
+        return Field(code, size=count, bits=bits, names=names)
 
     return declare
 
@@ -73,22 +63,33 @@ i8, i16, i32, i64 = (_integer(code) for code in "bhiq")
 
 def raw(size_bytes: int) -> Any:
     """So many bytes without further structure: a ``bytes`` field."""
-    return _field(_Spec(f"{size_bytes}s"))
+    return Field(f"{size_bytes}s")
 
 
 def nested(kind: type[Layout], count: int = 0) -> Any:
     """Another layout in this place; with a count, a tuple of so many."""
-    return _field(_Spec(nested=kind, count=count))
+    return Field(nested=kind, size=count)
 
 
 class Layout:
-    """Base of all layouts; see the module's text."""
+    """Base of all layouts; see the module's text. Equal to another of the same class with
+    the same values; takes its values in order or by name, all of them.
+
+    :cvar SIZE: in bytes.
+    :cvar FIELDS: by name, in order, those of a base class first.
+    """
 
     SIZE: ClassVar[int] = 0
     CODE: ClassVar[str] = ""  # struct codes, without the byte-order sign
-    NR_VALUES: ClassVar[int] = 0
+    FIELDS: ClassVar[Mapping[str, Field]] = {}
     _STRUCT: ClassVar[struct.Struct]
-    _SPECS: ClassVar[tuple[_Spec, ...]]
+
+    def __init__(self, *values: Any, **by_name: Any) -> None:
+        given = dict(zip(self.FIELDS, values, strict=False))
+        given.update(by_name)
+        if len(values) + len(by_name) != len(self.FIELDS) or given.keys() != self.FIELDS.keys():
+            raise TypeError(f"{type(self).__name__} takes {', '.join(self.FIELDS)}, each once")
+        self.__dict__.update(given)
 
     @classmethod
     def decode(cls, body: Buffer) -> Self:
@@ -112,43 +113,54 @@ class Layout:
 
     def encode(self) -> bytes:
         """Exactly the bytes it was decoded from."""
-        return self._STRUCT.pack(*self._values())
+        return self._STRUCT.pack(*self._stored())
+
+    def replace(self, **changes: Any) -> Self:
+        """The same with other values for some fields."""
+        return type(self)(**{**self.__dict__, **changes})
 
     @classmethod
-    def _assemble(cls, values: Iterator[Any]) -> Self:
-        args: list[Any] = []
-        for spec in cls._SPECS:
-            kind = spec.nested
-            if kind is not None:
-                if spec.count:
-                    args.append(tuple(kind._assemble(values) for _ in range(spec.count)))
-                else:
-                    args.append(kind._assemble(values))
-            elif spec.count:
-                args.append(tuple(next(values) for _ in range(spec.count)))
-            else:
-                args.append(next(values))
-        return cls(*args)
+    def _assemble(cls, stored: Iterator[Any]) -> Self:
+        made = cls.__new__(cls)  # the values are all there: nothing for __init__ to look at
+        values = made.__dict__
+        for name, one in cls.FIELDS.items():
+            take = stored.__next__ if one.nested is None else _assembler(one.nested, stored)
+            values[name] = tuple([take() for _ in range(one.size)]) if one.size else take()
+        return made
 
-    def _values(self) -> Iterator[Any]:
-        for attribute, spec in zip(_attributes(self), self._SPECS, strict=True):
-            value = getattr(self, attribute.name)
-            items = value if spec.count else (value,)
-            if spec.count and len(items) != spec.count:
-                raise FieldError(
-                    field=attribute.name, expected=f"{spec.count} values", got=str(len(items))
-                )
-            if spec.nested is None:
+    def _stored(self) -> Iterator[Any]:
+        for name, one in self.FIELDS.items():
+            value = getattr(self, name)
+            items = value if one.size else (value,)
+            if one.size and len(items) != one.size:
+                raise FieldError(field=name, expected=f"{one.size} values", got=str(len(items)))
+            if one.nested is None:
                 yield from items
             else:
                 for item in items:
-                    yield from item._values()
+                    yield from item._stored()
+
+    def __setattr__(self, name: str, _value: object) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is frozen: {name} cannot be set")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"{type(self).__name__} is frozen: {name} cannot be deleted")
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self.__dict__ == other.__dict__
+
+    def __hash__(self) -> int:
+        return hash((type(self), *(getattr(self, name) for name in self.FIELDS)))
+
+    def __repr__(self) -> str:
+        values = (f"{name}={getattr(self, name)!r}" for name in self.FIELDS)
+        return f"{type(self).__name__}({', '.join(values)})"
 
 
-def _attributes(value: Layout) -> tuple[attrs.Attribute[Any], ...]:
-    kind: Any = type(value)  # `layout` has made an attrs class of it
-    found: tuple[attrs.Attribute[Any], ...] = attrs.fields(kind)
-    return found
+def _assembler(kind: type[Layout], stored: Iterator[Any]) -> Callable[[], Layout]:
+    return lambda: kind._assemble(stored)
 
 
 _L = TypeVar("_L", bound=type[Layout])
@@ -159,18 +171,19 @@ _L = TypeVar("_L", bound=type[Layout])
     field_specifiers=(u8, u16, u32, u64, i8, i16, i32, i64, raw, nested),
 )
 def layout(cls: _L) -> _L:
-    """Make a frozen attrs class and its packed struct from the declared fields."""
-    made: Any = attrs.frozen(cls)
-    specs = tuple(a.metadata[_SPEC] for a in attrs.fields(made))
-    made._SPECS = specs
-    made.CODE = "".join(spec.full_code() for spec in specs)
-    made._STRUCT = struct.Struct("<" + made.CODE)
-    made.SIZE = made._STRUCT.size
-    made.NR_VALUES = sum(spec.nr_values() for spec in specs)
-    return made  # type: ignore[no-any-return]  # attrs.frozen is typed for one class at a time
+    """Collect the declared fields, and make their packed struct.
 
-
-def spec_of(attribute: attrs.Attribute[Any]) -> _Spec | None:
-    """How a field of a layout is stored; None for a field of an ordinary attrs class."""
-    found: _Spec | None = attribute.metadata.get(_SPEC)
-    return found
+    :raises TypeError: a field is declared without saying how it is stored.
+    """
+    own = {name: one for name, one in vars(cls).items() if isinstance(one, Field)}
+    for name, kind in cls.__annotations__.items():
+        if name not in own and "ClassVar" not in str(kind):
+            raise TypeError(f"{cls.__name__}.{name}: expected = u8(), raw(…), nested(…) or such")
+    for name in own:
+        delattr(cls, name)
+    cls.FIELDS = {**cls.FIELDS, **own}
+    cls.__match_args__ = tuple(cls.FIELDS)  # type: ignore[attr-defined]  # of all classes
+    cls.CODE = "".join(one.full_code() for one in cls.FIELDS.values())
+    cls._STRUCT = struct.Struct("<" + cls.CODE)
+    cls.SIZE = cls._STRUCT.size
+    return cls

@@ -1,7 +1,7 @@
 """Decoded states as plain JSON values, for people and for ``--json``.
 
-Bytes become hex text, tuples lists, attrs classes objects with their field names in
-order. A field with named bits or named values shows those beside the number, which
+Bytes become hex text, tuples lists, layouts and attrs classes objects with their field
+names in order. A field with named bits or named values shows those beside the number, which
 stays whole: ``{"value": 9, "bits": {"mask": 1, ...}}``, ``{"value": 2, "name": "native"}``.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 import attrs
 
-from .binary import spec_of
+from .binary import Bits, Field, Layout, Names
 
 Json = Any
 
@@ -29,8 +29,12 @@ def to_json(value: object) -> Json:  # noqa: PLR0911  # one return for each kind
         return bytes(value).hex()
     if isinstance(value, enum.Enum):
         return value.value
+    if isinstance(value, Layout):
+        return {name: _field(getattr(value, name), one) for name, one in value.FIELDS.items()}
     if attrs.has(type(value)):
-        return _object(value)
+        return {
+            one.name: to_json(getattr(value, one.name)) for one in attrs.fields(type(value))
+        }
     if isinstance(value, Mapping):
         return {_key(key): to_json(item) for key, item in value.items()}
     if hasattr(value, "tolist"):  # a numpy array or scalar
@@ -45,23 +49,16 @@ def _key(key: object) -> str:
     return bytes(key).hex() if isinstance(key, bytes) else str(key)
 
 
-def _object(value: Any) -> Json:
-    shown = {}
-    for attribute in attrs.fields(type(value)):
-        item = getattr(value, attribute.name)
-        spec = spec_of(attribute)
-        if spec is None or (spec.bits is None and spec.names is None):
-            shown[attribute.name] = to_json(item)
-        elif spec.count:
-            shown[attribute.name] = [_number(one, spec.bits, spec.names) for one in item]
-        else:
-            shown[attribute.name] = _number(item, spec.bits, spec.names)
-    return shown
+def _field(value: Any, declared: Field) -> Json:
+    bits, names = declared.bits, declared.names
+    if bits is None and names is None:
+        return to_json(value)
+    if declared.size:
+        return [_number(one, bits, names) for one in value]
+    return _number(value, bits, names)
 
 
-def _number(
-    value: int, bits: Mapping[str, tuple[int, int]] | None, names: Mapping[int, str] | None
-) -> Json:
+def _number(value: int, bits: Bits | None, names: Names | None) -> Json:
     shown: dict[str, Any] = {"value": value}
     if names is not None:
         shown["name"] = names.get(value, "unknown")

@@ -22,13 +22,13 @@ COMPLETION = "_XSAVE_COMPLETE"  # set by the completion script that a shell runs
 def invoke(arguments: list[str]) -> int:
     """:returns: the exit code; everything was told."""
     settings = Settings()
-    if not sys.warnoptions:
-        warnings.simplefilter("ignore")
     # a name in an image may have characters that this terminal's encoding lacks
     with contextlib.suppress(AttributeError):
         sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # replaced by a test, or None
     try:
-        with interruptible(), logs_on_stderr():
+        with interruptible(), logs_on_stderr(), warnings.catch_warnings():
+            if not sys.warnoptions:  # python -W was not asked for
+                warnings.simplefilter("ignore")
             return _dispatch(arguments, settings)
     except KeyboardInterrupt:
         write_stderr(["xsave: interrupted"])

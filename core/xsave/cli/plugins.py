@@ -131,17 +131,18 @@ def _item_as_json(item: Any) -> dict[str, Any]:
 def plugin_table(manager: PluginManager) -> list[str]:
     from .output import columns
 
-    rows = [("PLUGIN", "VERSION", "STATUS", "LOAD", "PROVIDES")]
+    rows = [("PLUGIN", "VERSION", "STATUS", "CONTRACT", "LOAD", "PROVIDES", "HOOKS")]
+    failed: list[str] = []
     for status in manager.plugins:
         version = f"{status.distribution} {status.version}".strip()
         load = f"{status.load_time_s * 1000:.1f} ms"
-        rows.append((status.name, version, "FAILED" if status.error else "loaded", load,
-                     status.error or _count_provided(status)))  # fmt: skip
-    failed = len(manager.failed)
-    lines = columns(rows)
-    if failed:
-        lines += ["", f"{failed} failed to load; 'xsave doctor' says how to mend that"]
-    return lines
+        contract = "{}-{}".format(*status.info.contract) if status.info else "-"
+        hooks = ", ".join(hook.removeprefix("xsave_") for hook in status.hooks)
+        if status.error:
+            failed.append(f"{status.name} FAILED to load: {status.error}")
+        rows.append((status.name, version, "FAILED" if status.error else "loaded", contract,
+                     load, _count_provided(status), hooks))  # fmt: skip
+    return [*columns(rows), *([""] if failed else []), *failed]
 
 
 def _count_provided(status: PluginStatus) -> str:

@@ -73,9 +73,13 @@ def _one_line(value: Any, whole: bool) -> str | None:
 def _object_line(value: dict[str, Any]) -> str | None:
     if _is_number(value) and len(value) > 1:
         return _number(value)
-    if any(isinstance(item, list) for item in value.values()):
+    if any(isinstance(item, list) or _is_group(item) for item in value.values()):
         return None
     return _joined((f"{name}=", item) for name, item in value.items()) if value else "none"
+
+
+def _is_group(value: Any) -> bool:
+    return isinstance(value, dict) and bool(value) and not _is_number(value)
 
 
 def _joined(items: Iterable[tuple[str, Any]]) -> str | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
-from ..errors import StreamError, UsageError
+from ..errors import CancelledError, StreamError, UsageError
 from ..format import Format, PageFinder, PageMode, ReadOptions
 from ..handler import RecordHandler
 from ..io.source import FileImage, open_source
@@ -341,7 +341,7 @@ def _scan_pfns(
     found: dict[int, tuple[int, Pages | None]] = {}
     for event in opened.reader:
         if cancelled is not None and cancelled():
-            break
+            raise CancelledError("cancelled")
         if isinstance(event, Record):
             continue
         pfns = event.pfns

@@ -78,8 +78,9 @@ class Piece:
 
     def text(self, key: str, default: str | None = None) -> str:
         value = self.head.get(key, default)
-        if not isinstance(value, str):
-            raise self.wrong(key, "a text", value)
+        # It is shown to people, so it must not hold what steers a terminal.
+        if not isinstance(value, str) or not value.isprintable() or len(value) > spec.TEXT_MAX:
+            raise self.wrong(key, f"a printable text of at most {spec.TEXT_MAX}", value)
         return value
 
     def wrong(self, key: str, expected: str, got: object) -> FormatError:
@@ -148,8 +149,9 @@ def describe_header(head: Mapping[str, Any]) -> ImageInfo:
         or not 1 <= window <= spec.WINDOW_MAX
     ):
         raise wrong("window", f"1 to {spec.WINDOW_MAX} pages", window)
-    if head.get("checksum") not in spec.CHECKSUMS:
-        raise wrong("checksum", " or ".join(spec.CHECKSUMS), head.get("checksum"))
+    checksum = head.get("checksum")
+    if not isinstance(checksum, str) or checksum not in spec.CHECKSUMS:
+        raise wrong("checksum", " or ".join(spec.CHECKSUMS), checksum)
     word_size, xen_version = guest.get("word_size"), guest.get("xen_version")
     return ImageInfo(
         format="native",
@@ -195,8 +197,10 @@ def parse_type(piece: Piece, nr_types: int) -> RecordType:
     mandatory = piece.head.get("mandatory")
     if not isinstance(mandatory, bool):
         raise piece.wrong("mandatory", "true or false", mandatory)
+    if not (name := piece.text("name")):
+        raise piece.wrong("name", "a name", name)
     return RecordType(
-        piece.text("name"),
+        name,
         piece.number("version", 1 << 16),
         mandatory,
         Owner(plugin, piece.text("distribution", "")) if plugin else None,
@@ -294,26 +298,36 @@ class NativeReader:
         self._nr_pieces = 0
         self._next_page = 0
         self._rows: list[tuple[int, int, int, int, int, int]] = []
+        self._type_heads: list[dict[str, Any]] = []
+        self._index_offset: int | None = None
 
     def __iter__(self) -> Iterator[Event]:
         """Bodies are unpacked ahead by the workers; events come in order, and what came
         before a damaged piece is still passed on."""
-        ahead: deque[Callable[[], Event]] = deque()
+        ahead: deque[tuple[Callable[[], Event], int]] = deque()
+        ahead_bytes = 0
         pieces = self._pieces()
         while True:
             try:
-                event = next(pieces)
+                event, size = next(pieces)
             except StopIteration:
                 break
             except StreamError:
-                yield from (ready() for ready in ahead)
+                yield from (ready() for ready, _ in ahead)
                 raise
-            ahead.append(event)
-            while len(ahead) > self._options.workers.nr_threads + 1:
-                yield ahead.popleft()()
-        yield from (ready() for ready in ahead)
+            ahead.append((event, size))
+            ahead_bytes += size
+            # The second bound is for images made to hurt: a small piece can stand for 128 MiB.
+            while len(ahead) > self._options.workers.nr_threads + 1 or (
+                ahead_bytes > spec.AHEAD_BYTES and len(ahead) > 1
+            ):
+                ready, size = ahead.popleft()
+                ahead_bytes -= size
+                yield ready()
+        yield from (ready() for ready, _ in ahead)
 
-    def _pieces(self) -> Iterator[Callable[[], Event]]:
+    def _pieces(self) -> Iterator[tuple[Callable[[], Event], int]]:
+        """What makes each event, and how many bytes it will have about."""
         while True:
             piece = read_piece(self._source)
             self._nr_pieces += 1
@@ -322,18 +336,24 @@ class NativeReader:
                 self._finish(piece)
                 return
             self._seal.update(piece.raw)
+            if self._index_offset is not None and not kind & spec.SKIPPABLE:
+                raise FormatError(
+                    what="kind of a piece", offset=piece.offset,
+                    expected="the end piece after the index", got=piece.prefix.kind_name,
+                )  # fmt: skip
             if kind == spec.TYPE:
                 self._types.append(parse_type(piece, len(self._types)))
+                self._type_heads.append(piece.head)
                 self._no_body(piece)
             elif kind == spec.RECORD:
-                yield self._record(piece)
+                yield self._record(piece), piece.number("size", spec.RECORD_MAX)
             elif kind == spec.PAGES:
-                yield self._batch(piece)
+                size = PAGE_SIZE * piece.number("pages", spec.PAGES_MAX)
+                yield self._batch(piece), size + 8 * piece.number("entries", spec.ENTRIES_MAX)
             elif kind == spec.INDEX:
                 self._check_index(piece)
             elif kind & spec.SKIPPABLE:
-                self._source.skip(piece.prefix.body_size, "body of an unknown piece")
-                self._after_body(piece)
+                self._pass_over(piece)
             else:
                 raise FormatError(
                     what="kind of a piece", offset=piece.offset, expected="1 to 5, or 128 and up",
@@ -350,6 +370,19 @@ class NativeReader:
         padding = -piece.prefix.body_size & 7
         at = self._source.offset
         _check_zero(self._source.take(padding, "padding after a body"), at)
+
+    def _pass_over(self, piece: Piece) -> None:
+        """A piece from a later minor version: not understood, but not damaged either."""
+        what = f"a {piece.prefix.kind_name} piece"
+        size = piece.prefix.body_size
+        if not size:
+            return
+        if self._options.pages is PageMode.SKIP:
+            self._source.skip(size, f"body of {what}")
+            self._after_body(piece)
+            return
+        expected = piece.octets("sum", spec.CHECKSUMS[self._checksum])
+        unpack(what, piece.offset, self._body(piece, what), None, size, self._checksum, expected)
 
     def _no_body(self, piece: Piece) -> None:
         if piece.prefix.body_size:
@@ -448,11 +481,13 @@ class NativeReader:
             raise piece.wrong("rows", str(len(self._rows)), nr_rows)
         body = self._body(piece, "the index")
         unpack("the index", piece.offset, body, None, size, self._checksum, expected)
-        if body != np.array(self._rows, dtype=spec.INDEX_ROW).tobytes():
+        rows = np.array(self._rows, dtype=spec.INDEX_ROW).tobytes()
+        if body != rows or piece.head.get("types") != self._type_heads:
             raise FormatError(
                 what="the index", offset=piece.offset, expected="the pieces of this image",
                 got="others",
             )  # fmt: skip
+        self._index_offset = piece.offset
 
     def _finish(self, piece: Piece) -> None:
         self._no_body(piece)
@@ -465,6 +500,12 @@ class NativeReader:
             )
         if piece.number("pieces", 1 << 52) != self._nr_pieces - 1:
             raise piece.wrong("pieces", str(self._nr_pieces - 1), piece.head["pieces"])
+        if self._index_offset is None:
+            raise FormatError(
+                what="the index", offset=piece.offset, expected="one before the end", got="none"
+            )
+        if piece.number("index", (1 << 64) - 1) != self._index_offset:
+            raise piece.wrong("index", f"{self._index_offset:#x}", piece.head["index"])
         at = self._source.offset
         end, magic = spec.TAIL.unpack(self._source.take(spec.TAIL.size, "tail of the image"))
         if magic != spec.TAIL_MAGIC or end != piece.offset:

@@ -34,6 +34,8 @@ KIND_NAMES = {TYPE: "type", RECORD: "record", PAGES: "pages", INDEX: "index", EN
 SKIPPABLE = 0x80  # kinds from here on may be passed over by who does not know them
 
 HEAD_MAX = 1 << 20  # bytes of CBOR in a header or a piece
+HEAD_DEPTH = 8  # of nesting in it
+TEXT_MAX = 255  # characters of a name
 ENTRIES_MAX = 1 << 24  # in a batch: what fits into the largest record of libxc
 PAGES_MAX = 1 << 15  # in a batch, likewise
 TABLE_MAX = 13 * ENTRIES_MAX + 9 * PAGES_MAX  # bytes; every entry a run of its own
@@ -41,6 +43,8 @@ RECORD_MAX = 128 << 20  # bytes of a record's body
 INDEX_MAX = 1 << 32  # bytes
 WINDOW_MAX = 1 << 14  # pages (64 MiB)
 WINDOW = 4096  # pages (16 MiB); of the duplicates in real guests, 1024 find all but 0.5 %
+
+AHEAD_BYTES = 256 << 20  # unpacked, of pieces in the works at once: 64 usual batches
 
 PAGE_ALIGNMENT = 12
 ALIGNMENT = 3
@@ -87,23 +91,38 @@ def dump(head: Mapping[str, Any]) -> bytes:
 
 
 def load(data: Buffer, what: str, offset: int) -> dict[str, Any]:
-    """A CBOR map with text keys, of definite lengths, without duplicates.
+    """A CBOR map with text keys, of definite lengths, without duplicates, and of nothing but
+    what JSON has, byte strings, and integers of 64 bits: tags could make anything of it.
 
     :raises FormatError: it is anything else.
     """
     data = bytes(data)
     try:
-        head = cbor2.loads(data, max_depth=8, allow_indefinite=False, allow_duplicate_keys=False)
+        head = cbor2.loads(
+            data, max_depth=HEAD_DEPTH, allow_indefinite=False, allow_duplicate_keys=False
+        )
     except (cbor2.CBORError, ValueError, TypeError, OverflowError) as error:
         raise FormatError(
             what=what, offset=offset, expected="a CBOR map", got=f"{error}"
         ) from error
-    if not isinstance(head, dict) or not all(isinstance(key, str) for key in head):
+    if not isinstance(head, dict) or not _is_plain(head, HEAD_DEPTH):
         raise FormatError(
-            what=what, offset=offset, expected="a CBOR map with text keys",
+            what=what, offset=offset, expected="a CBOR map with text keys and plain values",
             got=type(head).__name__,
         )  # fmt: skip
     return head
+
+
+def _is_plain(value: Any, depth: int) -> bool:
+    if value is None or isinstance(value, str | bytes | bool | float):
+        return True
+    if isinstance(value, int):
+        return -(1 << 63) <= value < 1 << 64
+    if depth == 0:  # a shared value may contain itself
+        return False
+    if isinstance(value, dict):
+        return all(isinstance(k, str) and _is_plain(v, depth - 1) for k, v in value.items())
+    return isinstance(value, list) and all(_is_plain(item, depth - 1) for item in value)
 
 
 @frozen

@@ -76,6 +76,12 @@ class _Pending:
     last_pfn: int
     base: int
 
+    @property
+    def size(self) -> int:
+        """Bytes held until it is written, about."""
+        body = self.head["stored"] * PAGE_SIZE if self.kind == spec.PAGES else self.head["size"]
+        return int(body) + len(self.table)
+
 
 class NativeWriter:
     def __init__(self, sink: ByteSink, info: ImageInfo, options: WriteOptions) -> None:
@@ -137,7 +143,9 @@ class NativeWriter:
         )
         self._pending.append(pending)
         # Enough to keep the workers busy; each one waiting holds a batch in memory.
-        while len(self._pending) > self._options.workers.nr_threads + 1:
+        while len(self._pending) > self._options.workers.nr_threads + 1 or (
+            len(self._pending) > 1 and sum(one.size for one in self._pending) > spec.AHEAD_BYTES
+        ):
             self._write_piece(self._pending.popleft())
 
     def finish(self) -> None:
@@ -320,7 +328,12 @@ class NativeWriter:
     def _put_piece(
         self, kind: int, head: dict[str, Any], table: bytes, body: Buffer, alignment: int
     ) -> None:
-        before, after = spec.frame(kind, spec.dump(head), table, len(body), alignment, self._offset)
+        packed = spec.dump(head)
+        if len(packed) > spec.HEAD_MAX:
+            raise OutputError(
+                f"the head of a {spec.KIND_NAMES[kind]} piece has {len(packed)} bytes"
+            )
+        before, after = spec.frame(kind, packed, table, len(body), alignment, self._offset)
         self._seal_and_put([before], [body, bytes(after)])
         self._nr_pieces += 1
 

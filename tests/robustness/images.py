@@ -1,0 +1,163 @@
+"""Small images in every format, right ones and hostile ones."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import cbor2
+import numpy as np
+import xsave
+from attrs import field, frozen
+from xsave_plugins.native import spec
+from xsave_plugins.native.format import MAGIC
+
+from tests.plugins.xen_stream import build as b
+
+CODECS = ("none", "zstd", "lz4", "brotli:1")
+
+
+def xen_images() -> dict[str, bytes]:
+    """One for each Xen format, of one batch or two, and what checkpoints add."""
+    inner = b.libxc([*b.hvm(), b.Rec(b.UNKNOWN_OPTIONAL, b"odd")])
+    return {
+        "xl": b.xl(b.libxl(inner, [b.emulator(), b.Rec(b.LIBXL_END)])),
+        "libxl": b.nested_remus(b.pv(), [b.pv_round()], end=True),
+        "libxc": b.bare_remus(b.hvm(), [b.hvm_round()], end=True),
+    }
+
+
+def native_images(manager: xsave.PluginManager) -> dict[str, bytes]:
+    """The same xl image with each codec."""
+    made = {}
+    for codec in CODECS:
+        out = io.BytesIO()
+        xsave.run(io.BytesIO(xen_images()["xl"]), out, codec=codec, manager=manager)
+        made[f"native {codec}"] = out.getvalue()
+    return made
+
+
+@frozen
+class Images:
+    """:ivar by_name: format (and codec) to the bytes; not shown when a test fails."""
+
+    by_name: Mapping[str, bytes] = field(repr=False)
+
+    def __getitem__(self, name: str) -> bytes:
+        return self.by_name[name]
+
+
+@frozen
+class Piece:
+    """A piece of a native image; its sums are made when the image is.
+
+    :ivar body_sum: put ``sum`` into the head, if it is not there.
+    """
+
+    kind: int
+    head: Mapping[str, Any] | bytes
+    table: bytes = b""
+    body: bytes = b""
+    body_sum: bool = True
+
+
+HEADER: Mapping[str, Any] = {
+    "writer": "test", "created": "2026-01-01T00:00:00Z",
+    "guest": {"type": "x86_hvm", "page_size": 4096, "xen_version": "4.17", "word_size": 8},
+    "source": {"format": "xl"}, "checksum": "xxh3-128", "window": 16,
+}  # fmt: skip
+
+
+def kind_of(name: str, number: int, *, mandatory: bool = True) -> Piece:
+    head = {
+        "number": number, "name": name, "version": 1, "mandatory": mandatory,
+        "plugin": "", "distribution": "",
+    }  # fmt: skip
+    return Piece(spec.TYPE, head)
+
+
+def record(number: int, body: bytes, *, size: int | None = None, **more: Any) -> Piece:
+    head = {"type": number, "size": len(body) if size is None else size, **more}
+    return Piece(spec.RECORD, head, body=body)
+
+
+def batch(
+    number: int, entries: Sequence[int], *, zero: Sequence[bool] = (), slots: Sequence[int] = (),
+    body: bytes = b"", base: int = 0, **more: Any,
+) -> Piece:  # fmt: skip
+    table, entry_runs, slot_runs = spec.pack_table(
+        spec.BatchTable(
+            np.array(entries, np.uint64), np.array(zero, np.bool_), np.array(slots, np.int64)
+        )
+    )
+    head = {
+        "type": number, "entries": len(entries), "entry_runs": entry_runs, "pages": len(zero),
+        "slot_runs": slot_runs, "stored": len(body) // 4096, "base": base, **more,
+    }  # fmt: skip
+    return Piece(spec.PAGES, head, table, body)
+
+
+def native(
+    pieces: Sequence[Piece], header: Mapping[str, Any] | bytes = HEADER, *, index: bool = True,
+    end: Mapping[str, Any] | None = None, rows: bytes | None = None,
+) -> bytes:  # fmt: skip
+    """An image whose sums and seal are right, whatever its pieces say.
+
+    :param end: keys of the end piece that are to be wrong.
+    :param rows: of the index, if not those that belong there.
+    """
+    packed = header if isinstance(header, bytes) else cbor2.dumps(dict(header))
+    fixed = spec.HEADER.pack(MAGIC, *spec.VERSION, len(packed))
+    out = fixed + spec.HEADER_SUM.pack(spec.head_sum(fixed, packed)) + packed
+    out += bytes(-len(out) & 7)
+    seal = hashlib.sha256(out)
+    indexed = []
+    for piece in pieces:
+        offset = len(out)
+        out += _framed(piece, offset, seal)
+        indexed.append(_row(piece, offset))
+    index_offset = len(out)
+    if index:
+        own = np.array([row for row in indexed if row], dtype=spec.INDEX_ROW).tobytes()
+        body = own if rows is None else rows
+        types = [piece.head for piece in pieces if piece.kind == spec.TYPE]
+        head = {"types": types, "rows": len(body) // spec.INDEX_ROW.itemsize}
+        out += _framed(Piece(spec.INDEX, head, body=body), index_offset, seal)
+    end_offset = len(out)
+    nr_pieces = len(pieces) + index
+    closing = {"seal": seal.digest(), "pieces": nr_pieces, "index": index_offset, **(end or {})}
+    out += _framed(Piece(spec.END, closing, body_sum=False), end_offset, hashlib.sha256())
+    return out + spec.TAIL.pack(end_offset, spec.TAIL_MAGIC)
+
+
+def _framed(piece: Piece, offset: int, seal: Any) -> bytes:
+    if isinstance(piece.head, bytes):
+        head = piece.head
+    else:
+        whole = dict(piece.head)
+        if piece.body_sum and piece.kind != spec.TYPE:
+            whole.setdefault("sum", spec.checksum("xxh3-128", piece.body))
+        head = cbor2.dumps(whole)
+    before, after = spec.frame(
+        piece.kind, head, piece.table, len(piece.body), spec.ALIGNMENT, offset
+    )
+    seal.update(before)
+    return before + piece.body + bytes(after)
+
+
+def _row(piece: Piece, offset: int) -> tuple[int, ...] | None:
+    """Good enough for images without stored pages before a record."""
+    if piece.kind == spec.RECORD and not isinstance(piece.head, bytes):
+        return (offset, spec.NO_PFN, 0, 0, int(piece.head.get("type", 0)), piece.kind)
+    if piece.kind == spec.PAGES and not isinstance(piece.head, bytes):
+        nr_runs = int(piece.head.get("entry_runs", 0))
+        first = np.frombuffer(piece.table[: 8 * nr_runs], "<u8") & np.uint64((1 << 52) - 1)
+        lengths = np.frombuffer(piece.table[8 * nr_runs : 12 * nr_runs], "<u4")
+        if not len(first):
+            return (offset, spec.NO_PFN, 0, 0, int(piece.head.get("type", 0)), piece.kind)
+        low, high = int(first.min()), int((first + lengths).max()) - 1
+        base = int(piece.head.get("base", 0))
+        return (offset, low, high, base, int(piece.head.get("type", 0)), piece.kind)
+    return None
