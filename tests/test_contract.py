@@ -41,8 +41,10 @@ ALLOWED = {
     "testing.codec_suite": {"io"},  # a read function over bytes
     "testing.handler_suite": {"pathlib"},  # golden bodies
 }
+# And plugins that may.
+MACHINE_IN_PLUGINS = {"xsave_plugins.codecs.zstd": {"threading"}}  # a compressor for each thread
 OPENING = frozenset({"open", "os.open", "os.read", "os.write", "os.pipe", "os.fdopen"})
-CBOR_IN_CORE: frozenset[str] = frozenset()  # core frames nothing and knows no body
+CBOR_IN_CORE = frozenset({"pipeline.inspect"})  # to print what no plugin understands
 LAYERS_ABOVE = ("pipeline", "io", "cli", "testing")
 
 
@@ -120,7 +122,7 @@ def test_core_does_not_know_the_plugins(module: str) -> None:
 
 @pytest.mark.parametrize("module", core_modules())
 def test_core_imports_only_downwards(module: str) -> None:
-    if not module:  # the public names come from everywhere
+    if module in {"", "__main__"}:  # the public names, and the way in of python -m
         return
     layer = top(module)
     for base, name, _ in imports(f"xsave.{module}", core_modules()[module]):
@@ -201,7 +203,8 @@ def _plugin_of(module: str) -> str:
 @pytest.mark.parametrize("module", [*plugin_modules(), *contrib_modules()])
 def test_plugins_do_not_touch_the_machine(module: str) -> None:
     file = {**plugin_modules(), **contrib_modules()}[module]
-    assert not MACHINE & set(map(top, imported_modules(module, file)))
+    used = MACHINE & set(map(top, imported_modules(module, file)))
+    assert used <= MACHINE_IN_PLUGINS.get(module, set())
     assert not re.search(r"(?<![\w.])open\(", file.read_text())
 
 

@@ -33,7 +33,7 @@ Names = Mapping[int, str]
 
 
 class Field(NamedTuple):
-    """How one field is stored: a struct code, or a nested layout; once or ``count`` times.
+    """How one field is stored: a struct code, or a nested layout; once or several times.
 
     ``bits`` names parts of the value (lowest bit, width), ``names`` its values: both for
     people only, the stored number stays whole.
@@ -41,18 +41,18 @@ class Field(NamedTuple):
 
     code: str = ""
     nested: type[Layout] | None = None
-    size: int = 0  # values in a tuple; 0: a single value, not a tuple
+    repeat: int = 0  # 0: a single value, not a tuple of so many
     bits: Bits | None = None
     names: Names | None = None
 
     def full_code(self) -> str:
         one = self.nested.CODE if self.nested else self.code
-        return one * (self.size or 1)
+        return one * (self.repeat or 1)
 
 
 def _integer(code: str) -> Callable[..., Any]:
     def declare(count: int = 0, *, bits: Bits | None = None, names: Names | None = None) -> Any:
-        return Field(code, size=count, bits=bits, names=names)
+        return Field(code, repeat=count, bits=bits, names=names)
 
     return declare
 
@@ -68,7 +68,7 @@ def raw(size_bytes: int) -> Any:
 
 def nested(kind: type[Layout], count: int = 0) -> Any:
     """Another layout in this place; with a count, a tuple of so many."""
-    return Field(nested=kind, size=count)
+    return Field(nested=kind, repeat=count)
 
 
 class Layout:
@@ -125,15 +125,15 @@ class Layout:
         values = made.__dict__
         for name, one in cls.FIELDS.items():
             take = stored.__next__ if one.nested is None else _assembler(one.nested, stored)
-            values[name] = tuple([take() for _ in range(one.size)]) if one.size else take()
+            values[name] = tuple([take() for _ in range(one.repeat)]) if one.repeat else take()
         return made
 
     def _stored(self) -> Iterator[Any]:
         for name, one in self.FIELDS.items():
             value = getattr(self, name)
-            items = value if one.size else (value,)
-            if one.size and len(items) != one.size:
-                raise FieldError(field=name, expected=f"{one.size} values", got=str(len(items)))
+            items = value if one.repeat else (value,)
+            if one.repeat and len(items) != one.repeat:
+                raise FieldError(field=name, expected=f"{one.repeat} values", got=str(len(items)))
             if one.nested is None:
                 yield from items
             else:
@@ -182,7 +182,6 @@ def layout(cls: _L) -> _L:
     for name in own:
         delattr(cls, name)
     cls.FIELDS = {**cls.FIELDS, **own}
-    cls.__match_args__ = tuple(cls.FIELDS)  # type: ignore[attr-defined]  # of all classes
     cls.CODE = "".join(one.full_code() for one in cls.FIELDS.values())
     cls._STRUCT = struct.Struct("<" + cls.CODE)
     cls.SIZE = cls._STRUCT.size

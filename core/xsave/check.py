@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from .record import Record
 
 if TYPE_CHECKING:
-    from .pages import PageBatch
+    from .batch import PageBatch
 
 
 class StreamCheck(Protocol):

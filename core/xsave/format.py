@@ -21,7 +21,8 @@ from .record import Buffer, ImageInfo, Record, RecordType
 from .workers import Workers
 
 if TYPE_CHECKING:
-    from .pages import PageBatch, Pages
+    from .batch import PageBatch
+    from .pages import Pages
 
     Event = Record | PageBatch
 else:
@@ -130,7 +131,8 @@ class Writer(Protocol):
 
     @property
     def left_out(self) -> Sequence[str]:
-        """Names of optional records this format has no place for, each once per record."""
+        """Names of what this format has no place for, once for each record: optional ones,
+        and headers of the container that was read."""
 
     def put(self, event: Event) -> None:
         """Take the next event. May hold it until a later call.

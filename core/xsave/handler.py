@@ -18,7 +18,7 @@ from .present import to_json
 from .record import Buffer, GuestType, Phase
 
 if TYPE_CHECKING:
-    from .pages import PageBatch
+    from .batch import PageBatch
 
 S = TypeVar("S")
 

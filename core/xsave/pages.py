@@ -1,86 +1,26 @@
-"""Guest memory in batches: arrays and views, never an object per page.
-
-An *entry* is what Xen's streams say of one pfn, a u64: bits 63-60 the page type,
-59-52 reserved, 51-0 the pfn (libxc stream revision 3, PAGE_DATA). A batch keeps the
-entries as they came, so that any container can be written back bit for bit.
-"""
+"""Arrays of entries and pages, and what is done to whole batches of them at once."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from attrs import define, field
 from numpy.typing import NDArray
 
-from .record import RecordType
+from .batch import RESERVED_TYPES, TYPES_WITH_PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-PAGE_SIZE = 4096
 TYPE_SHIFT = np.uint64(60)
 PFN_MASK = np.uint64((1 << 52) - 1)
 
-NOTAB, L1TAB, L2TAB, L3TAB, L4TAB = range(5)
-PINNED = 8  # pin bit, beside the table types 1 to 4
-BROKEN, XALLOC, XTAB = 0xD, 0xE, 0xF
-
-TYPE_NAMES = (
-    "NOTAB", "L1TAB", "L2TAB", "L3TAB", "L4TAB", "reserved5", "reserved6", "reserved7",
-    "reserved8", "L1TAB+PIN", "L2TAB+PIN", "L3TAB+PIN", "L4TAB+PIN", "BROKEN", "XALLOC", "XTAB",
-)  # fmt: skip
-
 # By type nibble: does a page body follow; is the nibble one of the reserved ones.
-HAS_PAGE = np.array([t <= 4 or 9 <= t <= 0xC for t in range(16)])
-IS_RESERVED = np.array([5 <= t <= 8 for t in range(16)])
+HAS_PAGE = np.array([kind in TYPES_WITH_PAGE for kind in range(16)])
+IS_RESERVED = np.array([kind in RESERVED_TYPES for kind in range(16)])
 
 Entries = NDArray[np.uint64]
 Pages = NDArray[np.uint8]
-
-
-@define(eq=False)
-class PageBatch:
-    """Some pfns with their types, and the contents of those that have any.
-
-    :ivar entries: (n,) u64, in the order of the stream; see the module's text.
-    :ivar pages: (m, page_size) u8, one row for each entry whose type carries data, in
-        the order of the entries; None when the reader was asked to skip contents.
-    :ivar nr_pages: m, known even when the contents were skipped.
-    :ivar offset: of the record's header, bytes from the start of the input.
-    :ivar reserved: the header word beside the count, kept for exact conversion.
-    :ivar carried: what the format that was read wants to find again when the same
-        format is written; only that format looks inside.
-    """
-
-    type: RecordType
-    entries: Entries
-    pages: Pages | None
-    nr_pages: int
-    offset: int = 0
-    reserved: int = 0
-    carried: Any = field(default=None, repr=False)
-
-    @property
-    def name(self) -> str:
-        return self.type.name
-
-    @property
-    def pfns(self) -> Entries:
-        """(n,) u64."""
-        return self.entries & PFN_MASK
-
-    @property
-    def types(self) -> NDArray[np.uint64]:
-        """(n,) u64, the type nibbles 0 to 15."""
-        return self.entries >> TYPE_SHIFT
-
-    def describe_pfns(self) -> str:
-        """For messages: the lowest and highest pfn in it."""
-        if not len(self.entries):
-            return "no pfns"
-        pfns = self.pfns
-        return f"pfns {int(pfns.min()):#x}-{int(pfns.max()):#x}"
 
 
 def carries_page(entries: Entries) -> NDArray[np.bool_]:

@@ -32,9 +32,8 @@ def to_json(value: object) -> Json:  # noqa: PLR0911  # one return for each kind
     if isinstance(value, Layout):
         return {name: _field(getattr(value, name), one) for name, one in value.FIELDS.items()}
     if attrs.has(type(value)):
-        return {
-            one.name: to_json(getattr(value, one.name)) for one in attrs.fields(type(value))
-        }
+        kind: Any = type(value)
+        return {one.name: to_json(getattr(value, one.name)) for one in attrs.fields(kind)}
     if isinstance(value, Mapping):
         return {_key(key): to_json(item) for key, item in value.items()}
     if hasattr(value, "tolist"):  # a numpy array or scalar
@@ -53,7 +52,7 @@ def _field(value: Any, declared: Field) -> Json:
     bits, names = declared.bits, declared.names
     if bits is None and names is None:
         return to_json(value)
-    if declared.size:
+    if declared.repeat:
         return [_number(one, bits, names) for one in value]
     return _number(value, bits, names)
 

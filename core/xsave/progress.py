@@ -57,6 +57,8 @@ class RunReport:
 
     :ivar carried: optional records nobody here understands, taken along unchanged.
     :ivar left_out: optional records the destination's format has no place for.
+    :ivar headers_left_out: headers of the source's container, likewise: an xl file's
+        configuration is no part of a libxl stream. The guest's state is whole without them.
     """
 
     source: ImageInfo
@@ -71,6 +73,7 @@ class RunReport:
     nr_pages: int = 0
     elapsed_s: float = 0.0
     left_out: dict[str, int] = field(factory=dict)
+    headers_left_out: list[str] = field(factory=list)
 
     @property
     def carried(self) -> list[str]:

@@ -76,11 +76,53 @@ def test_a_layout_cannot_be_changed() -> None:
     segment = Segment(1, 2, 3, b"ab")
     with pytest.raises(AttributeError):
         segment.base = 5  # type: ignore[misc]  # that it is refused is what is tested
+    with pytest.raises(AttributeError):
+        del segment.base
+    assert segment.base == 1
+
+
+def test_layouts_are_equal_by_class_and_values() -> None:
+    @layout
+    class Lookalike(Segment):
+        pass
+
+    one = Segment(1, 2, 3, b"ab")
+    assert one == Segment(base=1, limit=2, flags=3, padding=b"ab")
+    assert hash(one) == hash(Segment(1, 2, 3, b"ab"))
+    assert one != one.replace(limit=3)
+    assert one != Lookalike(1, 2, 3, b"ab")
+    assert repr(one) == "Segment(base=1, limit=2, flags=3, padding=b'ab')"
+
+
+def test_a_layout_takes_each_field_once() -> None:
+    for values, by_name in (((1, 2, 3), {}), ((1, 2, 3, b"", 5), {}), ((1, 2, 3), {"base": 4})):
+        with pytest.raises(TypeError, match="Segment takes base, limit, flags, padding, each once"):
+            Segment(*values, **by_name)
+    with pytest.raises(TypeError, match="each once"):
+        Segment(1, 2, 3, b"ab").replace(colour=1)
+
+
+def test_a_layout_has_the_fields_of_its_base_first() -> None:
+    @layout
+    class Longer(Segment):
+        more: int = u16()
+
+    assert list(Longer.FIELDS) == ["base", "limit", "flags", "padding", "more"]
+    assert Longer.decode(bytes(16) + b"\1\0").more == 1
+    assert Longer.SIZE == Segment.SIZE + 2
+
+
+def test_a_field_without_a_size_is_refused_when_the_class_is_made() -> None:
+    with pytest.raises(TypeError, match=r"Wrong\.field"):
+
+        @layout
+        class Wrong(Layout):
+            field: int
 
 
 def test_a_wrong_number_of_values_is_refused_by_name() -> None:
     everything = Everything.decode(bytes(Everything.SIZE))
-    values = {name: getattr(everything, name) for name in Everything.__match_args__}
+    values = {name: getattr(everything, name) for name in Everything.FIELDS}
     with pytest.raises(FieldError, match="regs: expected 3 values, got 2"):
         Everything(**values | {"regs": (1, 2)}).encode()
 

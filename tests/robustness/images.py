@@ -99,6 +99,17 @@ def batch(
     return Piece(spec.PAGES, head, table, body)
 
 
+def small_pieces() -> list[Piece]:
+    """Each kind of piece, in less than 2 KiB; no page is stored, since a body of pages
+    has its checksum as a record's body has."""
+    return [
+        kind_of("xen.libxc.header", 0),
+        record(0, b.libxc_header(), padding=b"\1"),
+        kind_of("xen.hvm.page_data", 1),
+        batch(1, [5, 6, 0xF << 60 | 9], zero=[True, True]),
+    ]
+
+
 def native(
     pieces: Sequence[Piece], header: Mapping[str, Any] | bytes = HEADER, *, index: bool = True,
     end: Mapping[str, Any] | None = None, rows: bytes | None = None,
@@ -149,15 +160,21 @@ def _framed(piece: Piece, offset: int, seal: Any) -> bytes:
 
 def _row(piece: Piece, offset: int) -> tuple[int, ...] | None:
     """Good enough for images without stored pages before a record."""
-    if piece.kind == spec.RECORD and not isinstance(piece.head, bytes):
-        return (offset, spec.NO_PFN, 0, 0, int(piece.head.get("type", 0)), piece.kind)
-    if piece.kind == spec.PAGES and not isinstance(piece.head, bytes):
-        nr_runs = int(piece.head.get("entry_runs", 0))
-        first = np.frombuffer(piece.table[: 8 * nr_runs], "<u8") & np.uint64((1 << 52) - 1)
-        lengths = np.frombuffer(piece.table[8 * nr_runs : 12 * nr_runs], "<u4")
-        if not len(first):
-            return (offset, spec.NO_PFN, 0, 0, int(piece.head.get("type", 0)), piece.kind)
-        low, high = int(first.min()), int((first + lengths).max()) - 1
-        base = int(piece.head.get("base", 0))
-        return (offset, low, high, base, int(piece.head.get("type", 0)), piece.kind)
-    return None
+    head = {} if isinstance(piece.head, bytes) else piece.head
+    number = _bounded(head.get("type"), 1 << 32)
+    if piece.kind == spec.RECORD:
+        return (offset, spec.NO_PFN, 0, 0, number, piece.kind)
+    if piece.kind != spec.PAGES:
+        return None
+    nr_runs = min(_bounded(head.get("entry_runs"), 1 << 24), len(piece.table) // 12)
+    first = np.frombuffer(piece.table, "<u8", nr_runs) & np.uint64((1 << 52) - 1)
+    lengths = np.frombuffer(piece.table, "<u4", nr_runs, 8 * nr_runs)
+    if not nr_runs:
+        return (offset, spec.NO_PFN, 0, 0, number, piece.kind)
+    low, high = int(first.min()), int((first + lengths).max()) - 1
+    return (offset, low, high, _bounded(head.get("base"), 1 << 64), number, piece.kind)
+
+
+def _bounded(value: Any, end: int) -> int:
+    """A number that a row can hold; 0 for whatever cannot be one."""
+    return value if isinstance(value, int) and 0 <= value < end else 0

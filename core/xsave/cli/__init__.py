@@ -6,6 +6,8 @@ without click, ``xsave --help`` without plugins, attrs or numpy.
 
 from __future__ import annotations
 
+import gc
+import os
 import sys
 from collections.abc import Sequence
 
@@ -28,6 +30,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             return give_up_stdout(error)
         return 0
+    _start_lightly()
     from .invocation import invoke
 
     return invoke(given)
+
+
+def _start_lightly() -> None:
+    """Settings of this process that a library has no business to change. Processor time on
+    an x86-64 machine of two cores, Python 3.11."""
+    # numpy comes with a linear algebra library that makes a pool of threads when it is
+    # loaded: 60 of its 140 ms, for something that nothing here uses.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Collecting cyclic garbage every 700 objects, while modules are imported and nothing is
+    # garbage, takes 8 of 155 ms.
+    gc.set_threshold(50_000)

@@ -273,8 +273,8 @@ def record_tree(found: FoundRecord) -> Node:
 def _show_pfns(
     settings: Settings, address: str, pfns: range, manager: PluginManager, sink: Sink | None
 ) -> int:
+    from ..batch import TYPE_NAMES
     from ..errors import XsaveError
-    from ..pages import TYPE_NAMES
     from ..pipeline.inspect import read_pfns
     from .failure import report_error
     from .hexdump import hexdump

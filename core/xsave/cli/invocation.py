@@ -44,7 +44,7 @@ def _dispatch(arguments: list[str], settings: Settings) -> int:
     except click.exceptions.Exit as leave:  # --help and --version
         code = leave.exit_code
     except Exception as error:
-        if isinstance(error, OSError) and _stdout_fails():  # click prints help by itself
+        if isinstance(error, OSError) and _is_from_click(error):
             code = give_up_stdout(error)
         else:
             code = _fail(error, settings)
@@ -62,14 +62,12 @@ def _fail(error: Exception, settings: Settings) -> int:
         return report_failure(error, settings)
 
 
-def _stdout_fails() -> bool:
-    if sys.stdout is None:
-        return False
-    try:
-        sys.stdout.flush()
-    except OSError:
-        return True
-    return False
+def _is_from_click(error: Exception) -> bool:
+    """Whether click itself failed: to print help or a version, all that it ever prints."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace is not None and trace.tb_frame.f_globals["__name__"].startswith("click.")
 
 
 def _complete(instruction: str) -> int:

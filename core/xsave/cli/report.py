@@ -25,6 +25,7 @@ def run_as_json(report: RunReport, added: list[str]) -> dict[str, Any]:
         "carried": report.carried,
         "added": added,
         "left_out": report.left_out,
+        "headers_left_out": report.headers_left_out,
     }
 
 
@@ -63,6 +64,10 @@ def run_as_text(report: RunReport, added: list[str]) -> list[str]:
         ("time", f"{report.elapsed_s:.2f} s{rate}"),
     ]
     rows += [("added", name) for name in added]
+    rows += [
+        ("without", f"{name}: it is not part of format {report.dest_format}")
+        for name in report.headers_left_out
+    ]
     rows += [("carried", f"{name}: no plugin in use understands it") for name in report.carried]
     return [f"{describe(report.source)} -> {dest}", *columns(rows, "  "), *left_out(report, "  ")]
 

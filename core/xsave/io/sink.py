@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import stat
 import sys
@@ -17,6 +18,7 @@ from ..record import Buffer
 
 IOV_MAX = 1024
 MODE = 0o600  # an image is a guest's memory, its keys included: not for everyone to read
+_numbers = itertools.count()
 NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT}
 
 
@@ -129,7 +131,8 @@ class _AtomicFile:
 
     def __init__(self, path: Path) -> None:
         self._path = path.resolve()  # write through a symbolic link, as cp does
-        self._temporary = self._path.with_name(f".{self._path.name}.{os.getpid()}.xsave-part")
+        which = f"{os.getpid()}.{next(_numbers)}"  # several runs may write in one process
+        self._temporary = self._path.with_name(f".{self._path.name}.{which}.xsave-part")
         self._named = False
         folder = self._path.parent
         try:

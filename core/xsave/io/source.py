@@ -182,7 +182,7 @@ class _Pool:
         whole = self._free.pop() if self._free else np.empty(POOLED_BYTES, np.uint8)
         part = whole[:size_bytes]
         weakref.finalize(part, self._give_back, whole).atexit = False
-        return part.data  # type: ignore[no-any-return]  # numpy's stubs say memoryview[int]
+        return part.data
 
     def _give_back(self, whole: Any) -> None:
         if len(self._free) < POOLED_BUFFERS:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import define, field, frozen
 
+from ..batch import TYPE_NAMES
 from ..errors import CancelledError, StreamError, UsageError
 from ..format import Format, PageFinder, PageMode, ReadOptions
 from ..handler import RecordHandler
@@ -21,7 +22,8 @@ from ..workers import Workers
 from .stream import Watch, open_stream, recognise
 
 if TYPE_CHECKING:
-    from ..pages import PageBatch, Pages
+    from ..batch import PageBatch
+    from ..pages import Pages
 
 PFNS_MAX = 1 << 16  # asked for at once: 256 MiB of pages
 HASHES_MAX = 1 << 20  # remembered to tell duplicates apart: 8 MiB
@@ -175,28 +177,22 @@ def describe_unknown(body: bytes) -> Any:
 def _add_batch(
     items: list[RecordItem | MemoryItem], batch: PageBatch, handlers: HandlerTable
 ) -> None:
-    import numpy as np
-
-    from ..pages import TYPE_NAMES
-
     last = items[-1] if items else None
     if not isinstance(last, MemoryItem) or last.name != batch.name:
         owner = handlers.owner_of(batch.type)
         last = MemoryItem(batch.name, batch.offset, owner.plugin if owner else "")
         items.append(last)
     last.nr_batches += 1
-    last.nr_pfns += len(batch.entries)
+    last.nr_pfns += batch.nr_pfns
     last.nr_pages += batch.nr_pages
-    if not len(batch.entries):
+    if (pfns := batch.entry_list.pfn_range()) is None:
         return
-    pfns = batch.pfns
-    low, high = int(pfns.min()), int(pfns.max())
+    low, high = pfns
     last.first_pfn = low if last.first_pfn is None else min(last.first_pfn, low)
     last.last_pfn = high if last.last_pfn is None else max(last.last_pfn, high)
-    counts = np.bincount(batch.types.astype(np.intp), minlength=16)
-    for nibble in np.flatnonzero(counts).tolist():
+    for nibble, count in batch.entry_list.type_counts().items():
         name = TYPE_NAMES[nibble]
-        last.types[name] = last.types.get(name, 0) + int(counts[nibble])
+        last.types[name] = last.types.get(name, 0) + count
 
 
 class _PageCounter:

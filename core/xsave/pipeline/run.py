@@ -21,7 +21,7 @@ from ..handler import RecordHandler
 from ..io.sink import open_sink
 from ..manager import HandlerTable, PluginManager, build_manager
 from ..progress import ProgressCallback, RunReport
-from ..record import ImageInfo, Record, RecordType
+from ..record import ImageInfo, Phase, Record, RecordType
 from ..workers import Workers
 from .stream import Watch, open_stream, used_plugins
 
@@ -94,7 +94,11 @@ def run(
         report.dest_bytes = sink.offset
         report.plugins = used_plugins(report.records.values())
         for name in writer.left_out:
-            report.left_out[name] = report.left_out.get(name, 0) + 1
+            entry = manager.handlers.get(name)
+            if entry is not None and entry.item.phase is Phase.HEADER:
+                report.headers_left_out.append(name)
+            else:
+                report.left_out[name] = report.left_out.get(name, 0) + 1
     _log(report)
     return report
 
@@ -213,6 +217,8 @@ def _log(report: RunReport) -> None:
     )
     for name in report.carried:
         log.warning("%s is carried unchanged: no plugin in use understands it", name)
+    for name in report.headers_left_out:
+        log.info("%s is not part of format %s", name, report.dest_format)
     for name, count in report.left_out.items():
         log.warning("%s was left out %d times: %s has no place for it", name, count,
                     report.dest_format)  # fmt: skip

@@ -31,8 +31,8 @@ from ..record import Owner, Record
 from ..workers import Workers
 
 if TYPE_CHECKING:
+    from ..batch import PageBatch
     from ..format import Event
-    from ..pages import PageBatch
 
 PROGRESS_INTERVAL_S = 0.1
 SNIFF_BYTES = 4096
@@ -194,7 +194,7 @@ class Watch:
             count.body_bytes += len(event.body)
         else:
             report.nr_batches += 1
-            report.nr_pfns += len(event.entries)
+            report.nr_pfns += event.nr_pfns
             report.nr_pages += event.nr_pages
         return count
 

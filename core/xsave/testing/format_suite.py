@@ -11,10 +11,11 @@ from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ..batch import PageBatch
 from ..codec import Codec, CodecChoice
 from ..errors import StreamError, XsaveError
 from ..format import ByteSource, Format, PageMode, ReadOptions, WriteOptions
-from ..pages import PageBatch, carries_page
+from ..pages import carries_page
 from ..record import ImageInfo, Record
 from ..workers import Workers
 from . import strategies

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
+from ..batch import PageBatch
 from ..errors import FieldError
 from ..handler import Handler, MemoryHandler, RecordHandler
-from ..pages import Entries, PageBatch, count_pages
+from ..pages import Entries, count_pages
 from ..record import GuestType, Phase, RecordType
 from . import strategies
 

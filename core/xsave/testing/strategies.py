@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from hypothesis import strategies as st
 
-from ..pages import PAGE_SIZE, TYPE_SHIFT, Entries, PageBatch, Pages, count_pages
+from ..batch import PAGE_SIZE, PageBatch
+from ..pages import TYPE_SHIFT, Entries, Pages, count_pages
 from ..record import Record, RecordType
 
 ALL_TYPES = range(16)

@@ -41,9 +41,10 @@ class ZstdCodec(Codec):
         # One compressor for each thread and level: making one costs 6 % of a batch's time.
         # Every call ends its frame, so nothing is left over for the next.
         zstd = _library()
-        compressors: dict[int, Any] = self._mine.__dict__
-        compressor = compressors.get(level)
-        if compressor is None:
+        compressors: dict[int, Any] | None = getattr(self._mine, "compressors", None)
+        if compressors is None:
+            compressors = self._mine.compressors = {}
+        if (compressor := compressors.get(level)) is None:
             compressor = compressors[level] = zstd.ZstdCompressor(level)
         packed: bytes = compressor.compress(data, zstd.ZstdCompressor.FLUSH_FRAME)
         return packed

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 from xsave import (
+    PFN_MASK,
     FormatError,
     Pages,
     RandomAccess,
@@ -134,8 +135,8 @@ class NativeFinder:
     ) -> NDArray[np.uint64]:
         """Look for pfns in one batch; the pfns that are still wanted."""
         _, head = self._batch(row)
-        entries = head.table.entries
-        pfns = entries & np.uint64((1 << 52) - 1)
+        entries = head.table.entries.array()
+        pfns = entries & PFN_MASK
         carries = np.cumsum(carries_page(entries)) - 1
         here = np.flatnonzero(np.isin(pfns, wanted))
         for at in here.tolist():  # the last mention in a batch wins, as it does in a stream

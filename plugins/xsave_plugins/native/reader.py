@@ -33,7 +33,6 @@ from xsave import (
     RecordError,
     RecordType,
     StreamError,
-    count_pages,
 )
 
 from . import spec
@@ -193,7 +192,7 @@ def parse_type(piece: Piece, nr_types: int) -> RecordType:
     number = piece.number("number", 1 << 20)
     if number != nr_types:
         raise piece.wrong("number", str(nr_types), number)
-    plugin = piece.text("plugin", "")
+    plugin, distribution = piece.text("plugin", ""), piece.text("distribution", "")
     mandatory = piece.head.get("mandatory")
     if not isinstance(mandatory, bool):
         raise piece.wrong("mandatory", "true or false", mandatory)
@@ -203,7 +202,7 @@ def parse_type(piece: Piece, nr_types: int) -> RecordType:
         name,
         piece.number("version", 1 << 16),
         mandatory,
-        Owner(plugin, piece.text("distribution", "")) if plugin else None,
+        Owner(plugin, distribution) if plugin else None,
     )
 
 
@@ -211,7 +210,7 @@ def parse_type(piece: Piece, nr_types: int) -> RecordType:
 class BatchHead:
     """The head and table of a pages piece, checked against each other."""
 
-    table: spec.BatchTable
+    table: spec.UnpackedTable
     nr_pages: int
     stored: int
     base: int
@@ -232,11 +231,10 @@ def parse_batch(piece: Piece, window: int) -> BatchHead:
         table = spec.unpack_table(piece.table, nr_entries, entry_runs, nr_pages, slot_runs)
     except ValueError as error:
         raise piece.wrong("table", "runs that add up", str(error)) from None
-    if nr_entries and count_pages(table.entries) != nr_pages:
-        raise piece.wrong("pages", f"{count_pages(table.entries)} by the entries", nr_pages)
-    slots = table.slots
-    if len(slots):
-        lowest, highest = int(slots.min()), int(slots.max())
+    if (expected := table.entries.nr_pages()) != nr_pages:
+        raise piece.wrong("pages", f"{expected} by the entries", nr_pages)
+    if (slots := table.slot_range()) is not None:
+        lowest, highest = slots
         if lowest < max(window - base, 0) or highest >= window + stored:
             raise piece.wrong("slots", f"{max(window - base, 0)} to {window + stored - 1}",
                               f"{lowest} to {highest}")  # fmt: skip
@@ -423,8 +421,7 @@ class NativeReader:
         batch = PageBatch(
             kind, head.table.entries, None, head.nr_pages, piece.offset, head.reserved
         )
-        pfns = batch.pfns
-        first, last = (int(pfns.min()), int(pfns.max())) if len(pfns) else (spec.NO_PFN, 0)
+        first, last = batch.entry_list.pfn_range() or (spec.NO_PFN, 0)
         what = f"{kind.name} ({batch.describe_pfns()})"
         mode = self._options.pages
         if mode is PageMode.SKIP:
@@ -460,7 +457,7 @@ class NativeReader:
             )
         batch.carried = CarriedBatch(
             self._window_size, head.base, head.stored,
-            Packed(head.codec, body, expected, self._checksum), head.table, head.packed_table,
+            Packed(head.codec, body, expected, self._checksum), head.packed_table,
         )  # fmt: skip
         return lambda: batch
 

@@ -9,6 +9,7 @@ at a multiple of 2 ** alignment. No I/O here.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import struct
 from collections.abc import Mapping
@@ -19,7 +20,21 @@ import numpy as np
 import xxhash
 from attrs import frozen
 from numpy.typing import NDArray
-from xsave import Buffer, DamageError, Entries, FormatError, UsageError, expand_runs, runs
+from xsave import (
+    PFN_MASK,
+    TYPE_SHIFT,
+    Buffer,
+    DamageError,
+    Entries,
+    EntryList,
+    FormatError,
+    RawEntries,
+    UsageError,
+    expand_runs,
+    runs,
+)
+
+Runs = tuple[NDArray[np.int64], NDArray[np.int64]]  # first of each, and how many
 
 VERSION = (1, 0)
 HEADER = struct.Struct("<8sHHI")  # magic, version major and minor, size of the CBOR map
@@ -98,19 +113,33 @@ def load(data: Buffer, what: str, offset: int) -> dict[str, Any]:
     """
     data = bytes(data)
     try:
-        head = cbor2.loads(
-            data, max_depth=HEAD_DEPTH, allow_indefinite=False, allow_duplicate_keys=False
-        )
+        head = _decode(data)
     except (cbor2.CBORError, ValueError, TypeError, OverflowError) as error:
         raise FormatError(
             what=what, offset=offset, expected="a CBOR map", got=f"{error}"
         ) from error
-    if not isinstance(head, dict) or not _is_plain(head, HEAD_DEPTH):
+    if not isinstance(head, dict) or not _is_plain(head, HEAD_DEPTH) or not _is_one_item(data):
         raise FormatError(
             what=what, offset=offset, expected="a CBOR map with text keys and plain values",
             got=type(head).__name__,
         )  # fmt: skip
     return head
+
+
+def _decode(data: bytes) -> Any:
+    return cbor2.loads(
+        data, max_depth=HEAD_DEPTH, allow_indefinite=False, allow_duplicate_keys=False
+    )
+
+
+def _is_one_item(data: bytes) -> bool:
+    """The decoder does not tell of bytes behind the item; but without its last byte an item
+    is cut, unless that byte was none of its own."""
+    try:
+        _decode(data[:-1])
+    except cbor2.CBORDecodeEOF:
+        return True
+    return False
 
 
 def _is_plain(value: Any, depth: int) -> bool:
@@ -222,16 +251,88 @@ def pack_table(table: BatchTable) -> tuple[bytes, int, int]:
     return packed, len(first), len(slot)
 
 
+class RunEntries(EntryList):
+    """Entries in runs that go up by one, as a table has them: nearly always a single one.
+
+    :param first: (k,) u64, the first entry of each; :param lengths: (k,) of each, not 0.
+    :param total: sum of the lengths.
+    """
+
+    def __init__(self, first: Entries, lengths: NDArray[Any], total: int) -> None:
+        self._first = first
+        self._lengths = lengths
+        self._total = total
+        self._array: Entries | None = None
+
+    def __len__(self) -> int:
+        return self._total
+
+    def array(self) -> Entries:
+        if self._array is None:
+            self._array = expand_runs(self._first, self._lengths)
+        return self._array
+
+    @functools.cached_property
+    def _last(self) -> Entries | None:
+        """(k,) u64, the last entry of each run; None if a run leaves the pfns, into the bits
+        of the type: which no writer makes, and a reader must count as it is."""
+        last = self._first + (self._lengths - 1)
+        high = np.uint64(52)
+        return last if np.array_equal(last >> high, self._first >> high) else None
+
+    def type_counts(self) -> Mapping[int, int]:
+        return self._type_counts
+
+    @functools.cached_property
+    def _type_counts(self) -> Mapping[int, int]:
+        if self._last is None:
+            raw = RawEntries(self.array().astype("<u8", copy=False).tobytes())
+            return raw.type_counts()
+        kinds = (self._first >> TYPE_SHIFT).astype(np.intp)
+        counts = np.bincount(kinds, self._lengths)
+        return {int(kind): int(counts[kind]) for kind in np.flatnonzero(counts)}
+
+    def pfn_range(self) -> tuple[int, int] | None:
+        return self._pfn_range
+
+    @functools.cached_property
+    def _pfn_range(self) -> tuple[int, int] | None:
+        if not self._total or self._last is None:
+            return super().pfn_range()
+        return int((self._first & PFN_MASK).min()), int((self._last & PFN_MASK).max())
+
+
+class UnpackedTable:
+    """A table as it was read: like :class:`BatchTable`, but what is long when written out
+    is kept as runs until somebody asks. A piece that is carried through, or passed over,
+    never needs it."""
+
+    def __init__(self, entries: RunEntries, zero: NDArray[np.bool_], slot_runs: Runs) -> None:
+        self.entries = entries
+        self.zero = zero
+        self._first, self._lengths = slot_runs
+
+    @functools.cached_property
+    def slots(self) -> NDArray[np.int64]:
+        return expand_runs(self._first, self._lengths)
+
+    def slot_range(self) -> tuple[int, int] | None:
+        """Lowest and highest; None without slots."""
+        if not len(self._first):
+            return None
+        return int(self._first.min()), int((self._first + self._lengths).max()) - 1
+
+
 def unpack_table(
     data: memoryview, nr_entries: int, entry_runs: int, nr_pages: int, slot_runs: int
-) -> BatchTable:
+) -> UnpackedTable:
     """:raises ValueError: the sizes do not fit together; the text says which."""
     bitmap = (nr_pages + 7) // 8
     if len(data) != 12 * entry_runs + bitmap + 8 * slot_runs:
         raise ValueError(f"a table of {len(data)} bytes")
     at = 8 * entry_runs
     lengths = np.frombuffer(data, "<u4", entry_runs, at)
-    first = np.frombuffer(data, "<u8", entry_runs)
+    first = np.frombuffer(data, "<u8", entry_runs).astype(np.uint64, copy=False)
     _check_lengths(lengths, nr_entries, "entries")
     at += 4 * entry_runs
     bits = np.frombuffer(data, np.uint8, bitmap, at)
@@ -240,11 +341,9 @@ def unpack_table(
         raise ValueError("bits set after the last page")
     at += bitmap
     slot = np.frombuffer(data, "<u4", slot_runs, at).astype(np.int64)
-    slot_lengths = np.frombuffer(data, "<u4", slot_runs, at + 4 * slot_runs)
+    slot_lengths = np.frombuffer(data, "<u4", slot_runs, at + 4 * slot_runs).astype(np.int64)
     _check_lengths(slot_lengths, nr_pages - int(np.count_nonzero(zero)), "slots")
-    return BatchTable(
-        expand_runs(first.astype(np.uint64), lengths), zero, expand_runs(slot, slot_lengths)
-    )
+    return UnpackedTable(RunEntries(first, lengths, nr_entries), zero, (slot, slot_lengths))
 
 
 def _check_lengths(lengths: NDArray[Any], expected: int, what: str) -> None:

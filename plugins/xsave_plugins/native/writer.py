@@ -58,7 +58,6 @@ class CarriedBatch:
     base: int
     stored: int  # pages
     packed: Packed
-    table: spec.BatchTable
     packed_table: tuple[bytes, int, int]
 
 
@@ -211,11 +210,11 @@ class NativeWriter:
     # -- batches ---------------------------------------------------------------------
 
     def _start_batch(self, batch: PageBatch, number: int) -> _Pending:
-        if len(batch.entries) > spec.ENTRIES_MAX or batch.nr_pages > spec.PAGES_MAX:
-            raise OutputError(f"{batch.name}: a batch of {len(batch.entries)} pfns is too large")
+        if batch.nr_pfns > spec.ENTRIES_MAX or batch.nr_pages > spec.PAGES_MAX:
+            raise OutputError(f"{batch.name}: a batch of {batch.nr_pfns} pfns is too large")
         carried = batch.carried
         if isinstance(carried, CarriedBatch) and self._can_carry(carried):
-            table, packed_table = carried.table, carried.packed_table
+            packed_table = carried.packed_table
             nr_stored, base = carried.stored, self._next_page
             packed: Callable[[], Packed] = lambda: carried.packed  # noqa: E731
         else:
@@ -229,7 +228,7 @@ class NativeWriter:
         packed_bytes, entry_runs, slot_runs = packed_table
         head: dict[str, Any] = {
             "type": number,
-            "entries": len(batch.entries),
+            "entries": batch.nr_pfns,
             "entry_runs": entry_runs,
             "pages": batch.nr_pages,
             "slot_runs": slot_runs,
@@ -238,8 +237,7 @@ class NativeWriter:
         }
         if batch.reserved:
             head["reserved"] = batch.reserved
-        pfns = batch.pfns
-        first, last = (int(pfns.min()), int(pfns.max())) if len(pfns) else (spec.NO_PFN, 0)
+        first, last = batch.entry_list.pfn_range() or (spec.NO_PFN, 0)
         return _Pending(spec.PAGES, number, head, packed_bytes, packed, True, first, last, base)
 
     def _can_carry(self, carried: CarriedBatch) -> bool:

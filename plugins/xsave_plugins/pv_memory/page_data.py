@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from xsave import FieldError, GuestType, MemoryHandler
+from xsave import RESERVED_TYPES, FieldError, GuestType, MemoryHandler
 
 if TYPE_CHECKING:
     from xsave import PageBatch
@@ -21,15 +21,8 @@ class PvPageDataHandler(MemoryHandler):
 
     def check(self, batch: PageBatch) -> None:
         """Everything but the reserved types 5 to 8 is legal for PV."""
-        import numpy as np
-        from xsave import IS_RESERVED
-
-        reserved = IS_RESERVED[batch.types.astype(np.intp)]
-        if not reserved.any():
-            return
-        entry = int(batch.entries[int(reserved.argmax())])
-        raise FieldError(
-            field=f"type of pfn {entry & ((1 << 52) - 1):#x}",
-            expected="0-4 or 9-15",
-            got=f"{entry >> 60} (reserved)",
-        )
+        if (found := batch.entry_list.first_of(RESERVED_TYPES)) is not None:
+            _, pfn, kind = found
+            raise FieldError(
+                field=f"type of pfn {pfn:#x}", expected="0-4 or 9-15", got=f"{kind} (reserved)"
+            )

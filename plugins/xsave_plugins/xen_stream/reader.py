@@ -10,23 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
 from xsave import (
-    IS_RESERVED,
-    PFN_MASK,
+    RESERVED_TYPES,
     TYPE_NAMES,
-    TYPE_SHIFT,
     ByteSource,
-    Entries,
     FormatError,
     GuestType,
     ImageInfo,
     PageBatch,
     PageMode,
+    RawEntries,
     Record,
     RecordError,
     RecordType,
-    count_pages,
 )
 
 from . import framing as f
@@ -214,10 +210,9 @@ class XenReader:
             raise _page_error(name, offset, "count", "at least 1", 0)
         if length < 8 + 8 * count:
             raise _page_error(name, offset, "body_length", f"at least {8 + 8 * count}", length)
-        body = self._source.take(8 * count, f"entries of {name}")
-        entries = np.frombuffer(body, "<u8").astype(np.uint64, copy=False)
+        entries = RawEntries(self._source.take(8 * count, f"entries of {name}"))
         _refuse_reserved(name, offset, entries)
-        nr_pages = count_pages(entries)
+        nr_pages = entries.nr_pages()
         size = f.PAGE_BYTES * nr_pages
         if length != 8 + 8 * count + size:
             raise _page_error(
@@ -229,6 +224,8 @@ class XenReader:
         if self._skip_pages:
             self._source.skip(size, f"pages of {name}")
         else:
+            import numpy as np
+
             contents = self._source.take(size, f"pages of {name}")
             pages = np.frombuffer(contents, np.uint8).reshape(nr_pages, f.PAGE_BYTES)
         return PageBatch(self._page_type, entries, pages, nr_pages, offset, reserved)
@@ -257,16 +254,11 @@ def _page_error(name: str, offset: int, field: str, expected: str, got: int) -> 
     )
 
 
-def _refuse_reserved(name: str, offset: int, entries: Entries) -> None:
-    # Two reductions settle nearly every batch; only a mixed one is looked at closer.
-    if int(entries.min()) >> 60 > 8 or int(entries.max()) >> 60 < 5:
+def _refuse_reserved(name: str, offset: int, entries: RawEntries) -> None:
+    if (found := entries.first_of(RESERVED_TYPES)) is None:
         return
-    types = (entries >> TYPE_SHIFT).astype(np.intp)
-    wrong = np.flatnonzero(IS_RESERVED[types])
-    if len(wrong):
-        first = int(wrong[0])
-        raise RecordError(
-            record=name, offset=offset,
-            reason=f"entry {first} (pfn {int(entries[first] & PFN_MASK):#x}): "
-            f"expected a page type, got {TYPE_NAMES[types[first]]}",
-        )  # fmt: skip
+    at, pfn, kind = found
+    raise RecordError(
+        record=name, offset=offset,
+        reason=f"entry {at} (pfn {pfn:#x}): expected a page type, got {TYPE_NAMES[kind]}",
+    )  # fmt: skip

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
+Enter = Callable[..., dict[str, str]]
 Valid = Callable[[bytes | str], dict[str, Any]]
 DATA = Path(__file__).parents[2] / "data"
 
@@ -186,7 +187,7 @@ def xsave_register_backends(register):
 
 
 def test_a_domain_is_no_image_and_known_backends_are_listed(
-    run_xsave: Run, small_image: Path, tmp_path: Path, enter_plugin: Run
+    run_xsave: Run, small_image: Path, tmp_path: Path, enter_plugin: Enter
 ) -> None:
     env = enter_plugin(tmp_path, "toy", BACKEND)
     done = run_xsave("convert", small_image, "toy:7", env=env)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 
-import attrs
 import pytest
 from xsave import FieldError
 from xsave_plugins.hvm_context import HvmContextHandler
@@ -25,8 +24,8 @@ def test_real_save_records_are_accepted(golden, guest):
 
 
 def with_cpu(context, save_record, **changes):
-    cpu = attrs.evolve(Cpu.decode(bytes(Cpu.SIZE)), cr0=0x10)
-    return context(save_record(2, attrs.evolve(cpu, **changes).encode(), instance=5))
+    cpu = Cpu.decode(bytes(Cpu.SIZE)).replace(cr0=0x10)
+    return context(save_record(2, cpu.replace(**changes).encode(), instance=5))
 
 
 @pytest.mark.parametrize(

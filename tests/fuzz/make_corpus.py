@@ -1,0 +1,119 @@
+"""Make the fuzz targets' corpus: small images, from real ones and from synthetic ones.
+
+    XSAVE_IMAGES=FOLDER python tests/fuzz/make_corpus.py
+
+Of a real image (the bundled one, and pv1 and pvh1 of the folder named, where they are) every
+record is kept, and of its memory the first pages of two batches; a PV guest's page tables
+are missing then, which the checks across records refuse, and the framing not. Native images
+are written with checksums switched off, see ``targets.py``. What is committed was made from
+all three, saved by Xen 4.17.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import xsave
+    from xsave import Event
+
+ROOT = Path(__file__).parents[2]
+PAGES_KEPT = 1  # of each batch
+ABSENT_KEPT = 4  # entries without a page, of each batch
+BATCHES_KEPT = 2
+
+
+def few(events: Iterable[Event]) -> Iterator[Event]:
+    """All records, and little of the memory."""
+    import numpy as np
+    from xsave import PageBatch, carries_page
+
+    nr_batches = 0
+    for event in events:
+        if not isinstance(event, PageBatch):
+            yield event
+            continue
+        nr_batches += event.nr_pages > 0
+        if nr_batches > BATCHES_KEPT or event.pages is None or not event.nr_pages:
+            continue
+        carries = carries_page(event.entries)
+        with_page = np.flatnonzero(carries)[:PAGES_KEPT]
+        kept = np.sort(np.concatenate((with_page, np.flatnonzero(~carries)[:ABSENT_KEPT])))
+        pages = event.pages[: len(with_page)]
+        yield PageBatch(event.type, event.entries[kept], pages, len(pages))
+
+
+def small(path: Path, to: str, manager: xsave.PluginManager, codec: str = "none") -> bytes:
+    """A real image with little memory. No handler is asked, so nothing is refused."""
+    import xsave
+    from xsave.pipeline.stream import open_stream
+    from xsave.testing import MemorySink
+
+    workers = xsave.Workers(1)
+    opened = open_stream(path, manager, workers, pages=lambda _format: xsave.PageMode.FULL)
+    sink = MemorySink()
+    options = xsave.WriteOptions(manager.choose_codec(codec), manager.codecs.items(), workers)
+    writer = manager.formats.find(to).writer(sink, opened.reader.info, options)
+    for event in few(opened.reader):
+        writer.put(event)
+    writer.finish()
+    opened.source.close()
+    return sink.data
+
+
+def images() -> dict[str, Path]:
+    """The real images there are."""
+    folder = Path(os.environ.get("XSAVE_IMAGES", "/nonexistent"))
+    found = {"hvm": ROOT / "tests" / "data" / "hvmbios.save.zst"}
+    for name, file in (("pv", "pv1.save"), ("pvh", "pvh1.save")):
+        if (folder / file).exists():
+            found[name] = folder / file
+    return found
+
+
+def make() -> Iterator[tuple[str, str, bytes]]:
+    """Target, name, bytes."""
+    import xsave
+
+    from tests.fuzz.targets import no_sums
+    from tests.plugins.xen_stream import build as b
+    from tests.robustness.images import native, small_pieces
+
+    manager = xsave.build_manager()
+    for name, path in images().items():
+        yield "xl", name, small(path, "xl", manager)
+        if name == "pvh":
+            yield "libxl", name, small(path, "libxl", manager)
+        if name == "pv":
+            yield "libxc", name, small(path, "libxc", manager)
+        with no_sums():
+            codec = {"hvm": "zstd", "pv": "lz4", "pvh": "brotli:1"}[name]
+            yield "native", name, small(path, "native", manager, codec)
+    short = [*b.hvm()[:3], b.page_data([(0, 1), (b.XTAB, 2)], [b.page(1)]), *b.hvm_state()]
+    turn = [b.emulator(b.XENSTORE_DATA, b"physmap/0/name\0vram\0"), b.emulator()]
+    odd = b.Rec(b.UNKNOWN_OPTIONAL, b"odd", padding=b"\1\2\3\4\5")
+    yield "xl", "synthetic", b.xl(b.libxl(b.libxc([*short, odd]), [*turn, b.Rec(b.LIBXL_END)]))
+    yield "libxl", "remus", b.nested_remus(short, [b.hvm_state()], turn)
+    yield "libxc", "remus", b.bare_remus(short, [b.hvm_state()], end=True)
+    yield "libxc", "version2", b.libxc(short[3:], version=2)
+    with no_sums():
+        yield "native", "pieces", native(small_pieces())
+
+
+def main() -> None:
+    sys.path.insert(0, str(ROOT))
+    os.environ["SOURCE_DATE_EPOCH"] = "0"
+    from tests.fuzz.targets import CORPUS
+
+    for target, name, data in make():
+        (CORPUS / target).mkdir(parents=True, exist_ok=True)
+        (CORPUS / target / f"{name}.bin").write_bytes(data)
+        print(f"{target}/{name}.bin: {len(data)} bytes")
+
+
+if __name__ == "__main__":
+    main()

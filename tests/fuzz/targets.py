@@ -1,0 +1,146 @@
+"""What each fuzz target does with its bytes. Needs no fuzzer: the tests call it too.
+
+An input is read in every mode; what reads whole is written again, which must give the same
+bytes (Xen's formats) or the same events (native), and is shown to the whole pipeline. Errors
+of xsave are answers; anything else that is raised is a find.
+
+The native target looks at each input twice: as it is, and with checksums switched off, since
+no fuzzer guesses a sum, and behind the sums is where the work is done. Its corpus is made
+so too (``make_corpus.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import xsave
+from xsave.testing import MemoryPipe, MemorySink, MemorySource
+from xsave_plugins.native import spec
+
+NAMES = ("xl", "libxl", "libxc", "native")
+CORPUS = Path(__file__).parent / "corpus"
+
+Target = Callable[[bytes], None]
+
+
+class Finder:
+    """Runs targets with one manager."""
+
+    def __init__(self) -> None:
+        self.manager = xsave.build_manager()
+        self._workers = xsave.Workers(1)
+
+    def target(self, name: str) -> Target:
+        return self.native if name == "native" else lambda data: self.xen(name, data)
+
+    def xen(self, name: str, data: bytes) -> None:
+        with contextlib.suppress(xsave.XsaveError):
+            self._read(name, data, xsave.PageMode.SKIP)
+        try:
+            written = self._rewrite(name, data, xsave.PageMode.FULL)
+        except xsave.XsaveError:
+            written = None
+        assert written in {None, data}, "an accepted stream was written differently"
+        self._pipeline(data)
+
+    def native(self, data: bytes) -> None:
+        for context in (contextlib.nullcontext(), no_sums()):
+            with context:
+                for mode in xsave.PageMode:
+                    with contextlib.suppress(xsave.XsaveError):
+                        self._again("native", data, mode)
+                with contextlib.suppress(xsave.XsaveError):
+                    self._find(data)
+                self._pipeline(data)
+
+    def _options(self, mode: xsave.PageMode) -> xsave.ReadOptions:
+        return xsave.ReadOptions(mode, self.manager.codecs.items(), self._workers)
+
+    def _read(self, name: str, data: bytes, mode: xsave.PageMode) -> None:
+        for _event in self.manager.formats.find(name).reader(MemoryPipe(data), self._options(mode)):
+            pass
+
+    def _rewrite(self, name: str, data: bytes, mode: xsave.PageMode) -> bytes:
+        format_ = self.manager.formats.find(name)
+        reader = format_.reader(MemoryPipe(data), self._options(mode))
+        sink = MemorySink()
+        writer = format_.writer(sink, reader.info, xsave.WriteOptions(workers=self._workers))
+        for event in reader:
+            writer.put(event)
+        writer.finish()
+        return sink.data
+
+    def _again(self, name: str, data: bytes, mode: xsave.PageMode) -> None:
+        """What was written from what was read can be read."""
+        if mode is xsave.PageMode.SKIP:
+            self._read(name, data, mode)
+            return
+        written = self._rewrite(name, data, mode)
+        try:
+            self._read(name, written, xsave.PageMode.FULL)
+        except xsave.XsaveError as error:
+            if mode is xsave.PageMode.CARRY:
+                return  # bodies that no codec unpacks are carried as they are
+            raise AssertionError("what was written cannot be read") from error
+
+    def _find(self, data: bytes) -> None:
+        format_ = self.manager.formats.find("native")
+        finder = format_.page_finder(MemorySource(data), self._options(xsave.PageMode.FULL))
+        assert finder is not None
+        finder.find(range(64))
+
+    def _pipeline(self, data: bytes) -> None:
+        """Handlers, checks, descriptions, and both ways between Xen's formats and native."""
+        with contextlib.suppress(xsave.XsaveError):
+            xsave.inspect(io.BytesIO(data), manager=self.manager)
+        for to in ("native", "xl", "libxc-v2"):
+            out = io.BytesIO()
+            try:
+                # With a codec asked for, bodies are unpacked; what is carried as it is may
+                # turn out later to be what no codec unpacks, with the right sum over it.
+                codec = "none" if to == "native" else None
+                xsave.run(
+                    io.BytesIO(data), out, to=to, codec=codec, workers=1, manager=self.manager
+                )
+            except xsave.XsaveError:
+                continue
+            xsave.verify(io.BytesIO(out.getvalue()), workers=1, manager=self.manager)
+
+
+@contextlib.contextmanager
+def no_sums() -> Iterator[None]:
+    """Checksums of native images are all zero, for writing and for reading."""
+    real = spec.head_sum, spec.checksum
+    spec.head_sum, spec.checksum = _no_head_sum, _no_checksum
+    try:
+        yield
+    finally:
+        spec.head_sum, spec.checksum = real
+
+
+def _no_head_sum(*_parts: xsave.Buffer) -> int:
+    return 0
+
+
+def _no_checksum(name: str, data: xsave.Buffer) -> bytes:
+    return bytes(spec.CHECKSUMS[name])
+
+
+def corpus(name: str, folder: Path = CORPUS) -> list[bytes]:
+    """The committed inputs of a target."""
+    return [path.read_bytes() for path in sorted((folder / name).iterdir())]
+
+
+def prepare(name: str) -> Target:
+    """A target whose modules are all imported, so that they can be instrumented."""
+    os.environ.setdefault("SOURCE_DATE_EPOCH", "0")
+    logging.disable()
+    target = Finder().target(name)
+    for data in corpus(name):
+        target(data)
+    return target
