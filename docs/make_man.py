@@ -9,6 +9,7 @@ import inspect
 from pathlib import Path
 
 import click
+
 from xsave import __version__
 from xsave.cli.group import COMMANDS, EXIT_CODES, xsave
 

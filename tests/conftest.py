@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 import xsave
 
 DATA = Path(__file__).parent / "data"

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import xsave
 import xsave.testing
 from xsave import hookspecs

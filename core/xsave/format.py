@@ -84,6 +84,7 @@ class PageMode(enum.Enum):
     """What a reader does with the contents of pages."""
 
     SKIP = "skip"  # pages is None; bodies are passed over, and not verified
+    CHECK = "check"  # verified as with FULL, but nobody looks at them: pages may be None
     CARRY = "carry"  # as the format holds them, verified; pages may be None
     FULL = "full"
 

@@ -7,6 +7,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from xsave import FieldError, Layout, i8, i16, i32, i64, layout, nested, raw, to_json
 
 from xsave import u8, u16, u32, u64  # fmt: skip  # isort: skip

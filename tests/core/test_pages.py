@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from xsave import (
     HAS_PAGE,
     IS_RESERVED,

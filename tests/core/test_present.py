@@ -10,6 +10,7 @@ import numpy as np
 from attrs import frozen
 from hypothesis import given
 from hypothesis import strategies as st
+
 from xsave import GuestType, Layout, layout, to_json, u8
 
 

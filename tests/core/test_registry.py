@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from attrs import frozen
+
 from xsave import DuplicateNameError, Owner, UnknownNameError
 from xsave.registry import Registry
 

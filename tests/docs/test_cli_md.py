@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from xsave.cli.group import COMMANDS, EXIT_CODES
 from xsave.cli.group import xsave as group
 

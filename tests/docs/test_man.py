@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 from xsave.cli.group import COMMANDS
 
 DOCS = Path(__file__).parents[2] / "docs"

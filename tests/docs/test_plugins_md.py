@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+
 from xsave import PluginInfo, build_manager
 from xsave.testing import CodecSuite, FormatSuite, HandlerSuite, MemoryHandlerSuite
 

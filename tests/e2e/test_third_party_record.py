@@ -121,10 +121,8 @@ def test_a_mandatory_record_of_a_plugin_not_chosen_stops_the_run_with_its_name(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_unknown_plugin_lists_the_known_ones(
-    image: Path, manager: xsave.PluginManager
-) -> None:
-    with pytest.raises(xsave.UnknownNameError, match="no plugin is named 'hwm'; known: .*hvm"):
+def test_an_unknown_plugin_lists_the_known_ones(image: Path, manager: xsave.PluginManager) -> None:
+    with pytest.raises(xsave.UnknownNameError, match=r"no plugin is named 'hwm'; known: .*hvm"):
         xsave.run(image, io.BytesIO(), plugins=["hwm"], manager=manager)
 
 

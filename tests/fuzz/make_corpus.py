@@ -30,6 +30,7 @@ BATCHES_KEPT = 2
 def few(events: Iterable[Event]) -> Iterator[Event]:
     """All records, and little of the memory."""
     import numpy as np
+
     from xsave import PageBatch, carries_page
 
     nr_batches = 0
@@ -78,7 +79,6 @@ def images() -> dict[str, Path]:
 def make() -> Iterator[tuple[str, str, bytes]]:
     """Target, name, bytes."""
     import xsave
-
     from tests.fuzz.targets import no_sums
     from tests.plugins.xen_stream import build as b
     from tests.robustness.images import native, small_pieces

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from xsave.testing.strategies import damaged
-from xsave_plugins.native import spec
 
 from tests.fuzz.targets import CORPUS, NAMES, Finder, corpus, no_sums
+from xsave.testing.strategies import damaged
+from xsave_plugins.native import spec
 
 HERE = Path(__file__).parent
 

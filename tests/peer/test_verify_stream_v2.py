@@ -14,9 +14,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-import xsave
 from attrs import frozen
 
+import xsave
 from tests.plugins.xen_stream import build as b
 
 pytestmark = pytest.mark.peer

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-import xsave
 
+import xsave
 from tests.robustness.images import Images, native_images, xen_images
 
 

@@ -9,12 +9,12 @@ from typing import Any
 
 import cbor2
 import numpy as np
-import xsave
 from attrs import field, frozen
+
+import xsave
+from tests.plugins.xen_stream import build as b
 from xsave_plugins.native import spec
 from xsave_plugins.native.format import MAGIC
-
-from tests.plugins.xen_stream import build as b
 
 CODECS = ("none", "zstd", "lz4", "brotli:1")
 

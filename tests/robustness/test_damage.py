@@ -11,16 +11,16 @@ import io
 import random
 
 import pytest
-import xsave
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import xsave
+from tests.plugins.xen_stream import build as b
+from tests.robustness.images import Images, kind_of, native, small_pieces
 from xsave import AuthenticityError, PluginError, StreamError
 from xsave.testing import MemoryPipe, MemorySource
 from xsave_plugins.native.format import MAGIC, NativeFormat
 from xsave_plugins.native.reader import NativeReader
-
-from tests.plugins.xen_stream import build as b
-from tests.robustness.images import Images, kind_of, native, small_pieces
 
 MAGICS = {
     "xl": b.xl_header()[:32],

@@ -13,18 +13,18 @@ from typing import Any
 import cbor2
 import numpy as np
 import pytest
-import xsave
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import xsave
+from tests.plugins.xen_stream import build as b
+from tests.robustness.images import HEADER, Piece, batch, kind_of, native, record
 from xsave import MissingPluginError, StreamError
 from xsave.testing import MemoryPipe, MemorySource
 from xsave_plugins.native import spec
 from xsave_plugins.native.finder import NativeFinder
 from xsave_plugins.native.reader import NativeReader
-
-from tests.plugins.xen_stream import build as b
-from tests.robustness.images import HEADER, Piece, batch, kind_of, native, record
 
 PAGES = kind_of("xen.hvm.page_data", 0)
 BODY = b.page(1) + b.page(2)

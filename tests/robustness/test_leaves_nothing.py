@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import xsave
-from xsave import CancelledError, OutputError, PluginError, StreamError, XsaveError
 
+import xsave
 from tests.plugins.xen_stream import build as b
 from tests.robustness.images import Images, kind_of, native, record
+from xsave import CancelledError, OutputError, PluginError, StreamError, XsaveError
 
 
 @pytest.fixture

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import xsave
-from xsave_plugins.native import spec
 
+import xsave
 from tests.plugins.xen_stream import build as b
 from tests.robustness.images import HEADER, Piece, batch, kind_of, native, record
+from xsave_plugins.native import spec
 
 MIB = 1 << 20
 HUGE = 128 * MIB

@@ -20,6 +20,11 @@ POOLED_BUFFERS = 8
 # Allocated as bytes arrive, so that a length in a cut or hostile input costs nothing.
 LARGEST_PIECE = 8 << 20
 
+# What is passed over without seeking goes through one piece of memory of this size, so that
+# a hasher finds it in the processor's second cache: 0.70 s for 4.3 GB, where pieces of
+# 32 KiB took 0.84 and of 4 MiB 0.94.
+SKIPPED_BYTES = 256 << 10
+
 ReadInto = Callable[[memoryview], int]
 Hasher = Callable[[memoryview], None]
 
@@ -58,6 +63,7 @@ class Source:
         self._pool = _Pool()
         self._buffer = memoryview(bytearray(BUFFER_BYTES))
         self._start = self._end = 0
+        self._skipped: memoryview | None = None  # room for what is passed over
 
     def _read(self, room: memoryview) -> int:
         try:
@@ -135,8 +141,9 @@ class Source:
             self._seek(rest)
         else:
             self._start = self._end = 0
+            room = self._skipped = self._skipped or memoryview(bytearray(SKIPPED_BYTES))
             while rest:
-                nbytes = self._read(self._buffer[: min(rest, BUFFER_BYTES)])
+                nbytes = self._read(room[:rest])
                 if not nbytes:
                     raise self._cut(what, size_bytes, size_bytes - rest)
                 rest -= nbytes

@@ -59,7 +59,7 @@ def verify(
     digest = xxhash.xxh3_128()
 
     def mode(_format: Format) -> PageMode:
-        return PageMode.SKIP if fast else PageMode.FULL
+        return PageMode.SKIP if fast else PageMode.CHECK
 
     with Workers(workers) as pool:
         hasher = None if fast else digest.update

@@ -209,6 +209,21 @@ class FormatSuite:
 
         check()
 
+    def test_checking_refuses_what_reading_refuses(self) -> None:
+        @settings(max_examples=self.max_examples * 2, deadline=None)
+        @given(strategies.record_bodies(self.image()))
+        def check(data: bytes) -> None:
+            refused = []
+            for mode in (PageMode.FULL, PageMode.CHECK):
+                try:
+                    self.read(MemoryPipe(data), mode)
+                    refused.append(False)
+                except XsaveError:
+                    refused.append(True)
+            assert refused[0] == refused[1]
+
+        check()
+
     def test_any_bytes_are_refused_or_read(self) -> None:
         @settings(max_examples=self.max_examples, deadline=None)
         @given(strategies.record_bodies(self.image()))

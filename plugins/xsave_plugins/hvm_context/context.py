@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
+
 from xsave import FieldError, GuestType, Phase, RecordHandler
 
 from .save_record import DESCRIPTOR, SaveRecord, SaveType, fields_to_json

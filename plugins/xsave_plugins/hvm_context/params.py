@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
+
 from xsave import FieldError, GuestType, Phase, RecordHandler
 
 if TYPE_CHECKING:

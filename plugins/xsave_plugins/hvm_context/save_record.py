@@ -13,6 +13,7 @@ import struct
 from typing import Any
 
 from attrs import frozen
+
 from xsave import FieldError, Layout, to_json
 
 DESCRIPTOR = struct.Struct("<HHI")  # typecode, instance, length of the payload

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from attrs import frozen
+
 from xsave import (
     AuthenticityError,
     Buffer,
@@ -430,7 +431,7 @@ class NativeReader:
             self._row(piece, first, last)
             self._next_page += head.stored
             return lambda: batch
-        codec = codec_of(piece, self._options.codecs, what) if mode is PageMode.FULL else None
+        codec = None if mode is PageMode.CARRY else codec_of(piece, self._options.codecs, what)
         body = self._body(piece, what)
         self._row(piece, first, last)
         self._next_page += head.stored
@@ -443,7 +444,8 @@ class NativeReader:
 
         def finish() -> Event:
             stored = np.frombuffer(unpacked(), np.uint8).reshape(head.stored, PAGE_SIZE)
-            batch.pages = self._assemble(head, stored)
+            if mode is PageMode.FULL:
+                batch.pages = self._assemble(head, stored)
             return batch
 
         return finish

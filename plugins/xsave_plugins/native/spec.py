@@ -20,6 +20,7 @@ import numpy as np
 import xxhash
 from attrs import frozen
 from numpy.typing import NDArray
+
 from xsave import (
     PFN_MASK,
     TYPE_SHIFT,

@@ -13,6 +13,7 @@ from collections import deque
 
 import numpy as np
 from numpy.typing import NDArray
+
 from xsave import Pages
 
 

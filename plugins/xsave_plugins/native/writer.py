@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
+
 from xsave import (
     Buffer,
     ByteSink,

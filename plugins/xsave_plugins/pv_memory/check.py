@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from attrs import define, frozen
 from numpy.typing import NDArray
+
 from xsave import (
     L3TAB,
     L4TAB,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attrs import frozen
+
 from xsave import Buffer, FieldError, GuestType, Layout, Phase, RecordHandler, layout, raw, u8
 
 # What Xen runs: guest_width in bytes with pt_levels.

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
+
 from xsave import Buffer, FieldError, GuestType, Layout, Phase, RecordHandler, layout, u32
 
 if TYPE_CHECKING:

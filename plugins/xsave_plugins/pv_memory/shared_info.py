@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
+
 from xsave import (
     Buffer,
     FieldError,

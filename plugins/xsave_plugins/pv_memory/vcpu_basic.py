@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from attrs import frozen
+
 from xsave import (
     Buffer,
     FieldError,

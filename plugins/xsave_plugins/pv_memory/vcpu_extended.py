@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attrs import frozen
+
 from xsave import (
     Buffer,
     FieldError,

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attrs import frozen
+
 from xsave import (
     Buffer,
     FieldError,

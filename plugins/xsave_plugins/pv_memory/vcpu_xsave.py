@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attrs import frozen
+
 from xsave import (
     Buffer,
     FieldError,

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
+
 from xsave import Buffer, FieldError, GuestType, Phase, RecordHandler, to_json
 
 from .emulator import EmulatorHeader

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
+
 from xsave import Buffer, FieldError, Phase, RecordHandler
 
 from .handles import (

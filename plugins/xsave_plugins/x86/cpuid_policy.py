@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
+
 from xsave import Buffer, FieldError, Layout, Phase, RecordHandler, layout, to_json, u32
 
 NO_SUBLEAF = 0xFFFFFFFF

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from attrs import frozen
+
 from xsave import Buffer, FieldError, Layout, Phase, RecordHandler, layout, u32, u64
 
 # Those seen in real images; a register of another index is carried without a name.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 
 from attrs import frozen
+
 from xsave import GuestType, Layout, RecordType, layout, raw, u16, u32
 
 BODY_MAX = 128 << 20  # bytes; REC_LENGTH_MAX of libxc since Xen 4.10; used for libxl too,

@@ -41,7 +41,8 @@ class XenReader:
     def __init__(self, source: ByteSource, layers: tuple[str, ...], pages: PageMode) -> None:
         self._source = source
         self._layers = layers
-        self._skip_pages = pages is PageMode.SKIP
+        # There is nothing to check in the contents: to be passed over is enough.
+        self._skip_pages = pages in (PageMode.SKIP, PageMode.CHECK)
         self._headers: list[Record] = []
         details: dict[str, object] = {}
         if "xl" in layers:

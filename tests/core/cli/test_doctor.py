@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 import xsave
 from xsave.cli import doctor
 from xsave.io import folder

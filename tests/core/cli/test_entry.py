@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+
 import xsave
 from xsave.cli import main
 from xsave.cli.group import COMMANDS, EXIT_CODES

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import xsave
 import xxhash
+
+import xsave
 from xsave.cli import main
 from xsave.cli.group import EXIT_CODES
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from xsave.cli.interruption import interruptible
 
 # As a shell starts it in the foreground: one in the background has SIGINT ignored.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 
 import pytest
+
 from xsave import Progress
 from xsave.cli.output import size
 from xsave.cli.progress_bar import ProgressBar, ProgressLines, clock, describe

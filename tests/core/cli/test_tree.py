@@ -3,6 +3,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
+
 from xsave.cli.tree import Node, _indented, _rich_tree, field_nodes
 
 JSON = st.recursive(

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import xsave
 import xxhash
+
+import xsave
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 Valid = Callable[[bytes | str], dict[str, Any]]

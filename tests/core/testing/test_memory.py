@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from xsave import ByteSink, ByteSource, RandomAccess, TruncatedError
 from xsave.testing import MemoryPipe, MemorySink, MemorySource
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from hypothesis import Phase, find, given, settings
+
 from xsave import PAGE_SIZE, PageBatch, Record, count_pages, zero_rows
 from xsave.testing import strategies
 

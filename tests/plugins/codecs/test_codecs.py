@@ -10,9 +10,10 @@ from importlib.metadata import EntryPoint
 
 import lz4.frame
 import pytest
-import xsave_plugins.codecs
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import xsave_plugins.codecs
 from xsave import Codec, FieldError, PluginManager
 from xsave.testing import CodecSuite
 from xsave_plugins.codecs import brotli, none, zstd

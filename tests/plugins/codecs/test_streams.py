@@ -11,6 +11,7 @@ import lz4.frame
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from xsave import Codec, FieldError, StreamError, TruncatedError, UsageError
 from xsave_plugins.codecs import brotli, none
 from xsave_plugins.codecs.lz4 import Lz4Codec

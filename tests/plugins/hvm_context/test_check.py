@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from xsave import FieldError, GuestType, ImageInfo, Record, RecordType, StreamError, build_manager
 from xsave_plugins import hvm_context
 from xsave_plugins.hvm_context import HvmContextHandler, HvmParams

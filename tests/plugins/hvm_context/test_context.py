@@ -10,6 +10,7 @@ import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from xsave import FieldError
 from xsave.testing import HandlerSuite
 from xsave_plugins.hvm_context import HvmContextHandler

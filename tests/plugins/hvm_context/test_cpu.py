@@ -6,6 +6,7 @@ import struct
 
 import attrs
 import pytest
+
 from xsave import FieldError, to_json
 from xsave_plugins.hvm_context import HvmContextHandler
 from xsave_plugins.hvm_context.cpu import Cpu, CpuXsave, Fxsave, Mtrr, pack_access_rights

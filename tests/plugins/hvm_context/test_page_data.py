@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from xsave import BROKEN, NOTAB, TYPE_NAMES, XALLOC, XTAB, FieldError, PageBatch, RecordType
 from xsave.testing import MemoryHandlerSuite
 from xsave_plugins.hvm_context import HvmPageDataHandler

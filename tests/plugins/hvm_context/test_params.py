@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from xsave import FieldError
 from xsave.testing import HandlerSuite
 from xsave_plugins.hvm_context import HvmParamsHandler

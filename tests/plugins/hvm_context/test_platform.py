@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 
 import pytest
+
 from xsave_plugins.hvm_context import HvmContextHandler
 from xsave_plugins.hvm_context.platform import Hpet, Lapic, PciIrq, Pit, Rtc
 

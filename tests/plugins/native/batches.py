@@ -29,6 +29,4 @@ def batch(
 
 def ordinary(first_pfn: int, seeds: Sequence[int]) -> xsave.PageBatch:
     """Consecutive ordinary pages with these seeds' contents."""
-    return batch(
-        [(0, first_pfn + i) for i in range(len(seeds))], [page(seed) for seed in seeds]
-    )
+    return batch([(0, first_pfn + i) for i in range(len(seeds))], [page(seed) for seed in seeds])

@@ -67,9 +67,7 @@ def test_pages_stored_in_an_earlier_batch_are_named() -> None:
 
 
 def test_pages_further_back_than_the_window_are_stored_again() -> None:
-    filler = [
-        batch([(0, n)], [n.to_bytes(8, "little") * 512]) for n in range(1, spec.WINDOW + 1)
-    ]
+    filler = [batch([(0, n)], [n.to_bytes(8, "little") * 512]) for n in range(1, spec.WINDOW + 1)]
     far = write([batch([(0, 0)], [page(1)]), *filler, batch([(0, 5)], [page(1)])])
     near = write([batch([(0, 0)], [page(1)]), *filler[1:], batch([(0, 5)], [page(1)])])
     assert batches(far)[-1].head["stored"] == 1
@@ -110,9 +108,7 @@ def test_uncompressed_page_bodies_can_be_mapped() -> None:
 def test_the_bytes_do_not_depend_on_the_number_of_workers(codec: xsave.Codec) -> None:
     events = [ordinary(10 * n, range(n, n + 10)) for n in range(40)]
     choice = xsave.CodecChoice(codec, codec.default_level)
-    images = {
-        write(events, codec=choice, workers=xsave.Workers(threads)) for threads in (1, 2, 5)
-    }
+    images = {write(events, codec=choice, workers=xsave.Workers(threads)) for threads in (1, 2, 5)}
     assert len(images) == 1
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from xsave import FieldError
 from xsave_plugins.pv_memory.info import PvInfo, PvInfoHandler
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from xsave import FieldError, PageBatch, RecordType, count_pages
 from xsave_plugins.pv_memory.page_data import PvPageDataHandler
 

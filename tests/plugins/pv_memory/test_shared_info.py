@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from xsave import FieldError
 from xsave_plugins.pv_memory.info import PvInfo
 from xsave_plugins.pv_memory.shared_info import SharedInfo64, SharedInfoHandler

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from xsave import FieldError
 from xsave_plugins.pv_memory.vcpu_extended import ExtContext64, VcpuExtendedHandler
 

@@ -5,6 +5,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from xsave import FieldError
 from xsave_plugins.pv_memory.vcpu_msrs import MAX_ENTRIES, MsrEntry, VcpuMsrsHandler
 

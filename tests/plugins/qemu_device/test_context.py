@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from xsave import FieldError, GuestType, Phase, build_manager
 from xsave.testing import HandlerSuite
 from xsave_plugins import qemu_device

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from xsave_plugins.qemu_device.savevm import DEVICES, MAX_SECTIONS, Section, walk
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "records"

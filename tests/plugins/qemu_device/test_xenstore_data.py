@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from xsave import FieldError
 from xsave.testing import HandlerSuite
 from xsave_plugins.qemu_device.xenstore_data import XenstoreData, XenstoreDataHandler

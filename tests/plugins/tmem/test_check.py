@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from xsave import FieldError, ImageInfo, Record, RecordType, build_manager
 from xsave_plugins import tmem
 from xsave_plugins.tmem.check import TmemCheck

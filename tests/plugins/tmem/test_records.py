@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from xsave import ALL_GUESTS, FieldError, Phase, build_manager
 from xsave.testing import HandlerSuite
 from xsave_plugins import tmem

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from xsave import FieldError
 from xsave_plugins.x86.cpuid_policy import (
     MAX_LEAVES,

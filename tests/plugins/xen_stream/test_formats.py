@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import pytest
-import xsave
-from xsave import Format, ImageInfo, UnknownNameError
-from xsave.testing import FormatSuite
 
+import xsave
 from tests.plugins.xen_stream import build as b
 from tests.plugins.xen_stream.streams import BY_NAME, open_reader, read
+from xsave import Format, ImageInfo, UnknownNameError
+from xsave.testing import FormatSuite
 
 if TYPE_CHECKING:
     from xsave import Event

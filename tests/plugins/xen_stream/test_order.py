@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 
 import pytest
-from xsave import GuestType, RecordError
-from xsave_plugins.xen_stream.order import LibxcOrder
 
 from tests.plugins.xen_stream import build as b
 from tests.plugins.xen_stream.streams import names, read
+from xsave import GuestType, RecordError
+from xsave_plugins.xen_stream.order import LibxcOrder
 
 STATIC_DATA_END = "xen.libxc.static_data_end"
 PAGES = {"xen.pv.page_data": GuestType.X86_PV, "xen.hvm.page_data": GuestType.X86_HVM}

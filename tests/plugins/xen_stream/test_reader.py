@@ -14,14 +14,14 @@ import struct
 
 import numpy as np
 import pytest
-import xsave
 from attrs import evolve
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from xsave import FormatError, PageBatch, PageMode, Record, RecordError, StreamError, TruncatedError
 
+import xsave
 from tests.plugins.xen_stream import build as b
 from tests.plugins.xen_stream.streams import names, open_reader, read
+from xsave import FormatError, PageBatch, PageMode, Record, RecordError, StreamError, TruncatedError
 
 HEADERS = 40  # bytes of libxc's two headers
 STATIC = len(b.join([*b.policies(), b.Rec(b.STATIC_DATA_END)]))

@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+
+from tests.plugins.xen_stream import build as b
 from xsave import FieldError, GuestType, Handler, RecordHandler
 from xsave.testing import HandlerSuite
 from xsave_plugins.xen_stream import framing as f
 from xsave_plugins.xen_stream import records as r
-
-from tests.plugins.xen_stream import build as b
 
 
 class TestXlHeader(HandlerSuite):

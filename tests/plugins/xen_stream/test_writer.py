@@ -7,8 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-import xsave
 from attrs import evolve
+
+import xsave
+from tests.plugins.xen_stream import build as b
+from tests.plugins.xen_stream.streams import convert, names, open_reader, read, run, write
 from xsave import (
     GuestType,
     ImageInfo,
@@ -20,9 +23,6 @@ from xsave import (
     StreamError,
     UsageError,
 )
-
-from tests.plugins.xen_stream import build as b
-from tests.plugins.xen_stream.streams import convert, names, open_reader, read, run, write
 
 NATIVE_CODECS = [None, "zstd", "lz4", "brotli:1"]
 ODD = b.Rec(b.UNKNOWN_OPTIONAL, b"odd", padding=b"\1\2\3\4\5")
