@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import cbor2
 import pytest
-import xsave_vtpm
 from xsave import FieldError
 from xsave.testing import HandlerSuite
 from xsave.testing.pytest_plugin import MakeManager
+
+import xsave_vtpm
 from xsave_vtpm import VtpmHandler, VtpmState
 
 
