@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import subprocess
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -132,7 +133,7 @@ def test_the_same_through_the_command(tmp_path: Path, small_image: Path) -> None
     image, back = tmp_path / "guest.xsv", tmp_path / "guest.xl"
 
     def xsave_command(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        command = ["xsave", *map(str, arguments)]
+        command = [sys.executable, "-m", "xsave", *map(str, arguments)]
         return subprocess.run(command, capture_output=True, text=True, check=False)
 
     made = xsave_command("run", small_image, image, "--add", f"vtpm.state={body}")

@@ -8,7 +8,9 @@ import itertools
 import os
 import stat
 import sys
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
@@ -17,6 +19,10 @@ from ..errors import OutputError, UsageError
 from ..record import Buffer
 
 IOV_MAX = 1024
+# In one call. The kernel makes the page cache's memory as large as the call: for calls of
+# 4 MiB it was slow to find (in a virtual machine), so that writing 4 GiB took 4.5 to 6.8 s
+# of processor time; 2.2 for 1 MiB, 0.9 for 512 and 256 KiB, 1.0 for 128 KiB (ext4, 6.18).
+WRITE_BYTES = 256 << 10
 MODE = 0o600  # an image is a guest's memory, its keys included: not for everyone to read
 _numbers = itertools.count()
 NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT}
@@ -178,17 +184,27 @@ class _AtomicFile:
 
 
 def write_all(fd: int, parts: Sequence[Buffer]) -> None:
-    """Every byte of every part, with as few system calls as the kernel allows."""
-    views = [memoryview(part).cast("B") for part in parts if len(part)]
-    while views:
-        written = os.writev(fd, views[:IOV_MAX])
-        done = 0
-        while done < len(views) and written >= len(views[done]):
-            written -= len(views[done])
-            done += 1
-        del views[:done]
-        if written:
-            views[0] = views[0][written:]
+    """Every byte of every part, in order."""
+    waiting = deque(memoryview(part).cast("B") for part in parts if len(part))
+    while waiting:
+        written = os.writev(fd, _first_bytes(waiting))
+        while written:
+            view = waiting.popleft()
+            if written < len(view):
+                waiting.appendleft(view[written:])
+            written -= min(written, len(view))
+
+
+def _first_bytes(views: Iterable[memoryview]) -> list[memoryview]:
+    """As much as goes into one call."""
+    chosen: list[memoryview] = []
+    room = WRITE_BYTES
+    for view in islice(views, IOV_MAX):
+        chosen.append(view[:room])
+        room -= len(chosen[-1])
+        if not room:
+            break
+    return chosen
 
 
 def _write_object(file: Writable, parts: Sequence[Buffer]) -> None:
