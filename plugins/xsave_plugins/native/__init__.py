@@ -1,8 +1,9 @@
 """The native image (``.xsv``): self-identifying, checksummed, sealed, indexed.
 
 ``spec.py`` says what the bytes are (docs/formats/native.md says it for strangers),
-``writer.py`` and ``reader.py`` mirror each other piece by piece, ``window.py`` is the
-bounded memory of pages that both keep, ``finder.py`` reads single pages by the index.
+``writer.py`` and ``reader.py`` mirror each other, ``pieces.py`` takes an image apart,
+``window.py`` is the bounded memory of pages that both keep, ``finder.py`` reads single pages
+by the index.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from xsave import (
 )
 
 from . import spec
-from .reader import (
+from .pieces import (
     PAGE_SIZE,
     BatchHead,
     Piece,

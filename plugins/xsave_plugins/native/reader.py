@@ -8,278 +8,44 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from attrs import frozen
 
 from xsave import (
     AuthenticityError,
-    Buffer,
     ByteSource,
-    Codec,
     DamageError,
-    FieldError,
     FormatError,
-    GuestType,
-    ImageInfo,
-    MissingPluginError,
-    Owner,
     PageBatch,
     PageMode,
     Pages,
     ReadOptions,
     Record,
-    RecordError,
     RecordType,
     StreamError,
 )
 
 from . import spec
-from .format import MAGIC
+from .pieces import (
+    PAGE_SIZE,
+    BatchHead,
+    Piece,
+    check_zero,
+    codec_of,
+    describe_header,
+    parse_batch,
+    parse_type,
+    read_header,
+    read_piece,
+    unpack,
+)
 from .window import Window
 from .writer import CarriedBatch, Packed
 
 if TYPE_CHECKING:
     from xsave import Event
-
-PAGE_SIZE = 4096
-
-
-@frozen
-class Piece:
-    """One piece up to its body: checked against its own sum.
-
-    :ivar raw: prefix, head, table and padding, as sealed.
-    """
-
-    offset: int
-    prefix: spec.Prefix
-    head: dict[str, Any]
-    table: memoryview
-    raw: bytes
-
-    def number(self, key: str, highest: int, default: int | None = None) -> int:
-        """An unsigned integer of the head within bounds.
-
-        :raises FormatError: it is absent, or anything else.
-        """
-        value = self.head.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= highest:
-            raise self.wrong(key, f"an integer of at most {highest}", value)
-        return value
-
-    def octets(self, key: str, size: int | None = None) -> bytes:
-        value = self.head.get(key)
-        if not isinstance(value, bytes) or (size is not None and len(value) != size):
-            raise self.wrong(key, f"{size or 'some'} bytes", value)
-        return value
-
-    def text(self, key: str, default: str | None = None) -> str:
-        value = self.head.get(key, default)
-        # It is shown to people, so it must not hold what steers a terminal.
-        if not isinstance(value, str) or not value.isprintable() or len(value) > spec.TEXT_MAX:
-            raise self.wrong(key, f"a printable text of at most {spec.TEXT_MAX}", value)
-        return value
-
-    def wrong(self, key: str, expected: str, got: object) -> FormatError:
-        return FormatError(
-            what=f"{key!r} in the head of a {self.prefix.kind_name} piece", offset=self.offset,
-            expected=expected, got=f"{got!r:.60}",
-        )  # fmt: skip
-
-
-def read_header(source: ByteSource) -> tuple[dict[str, Any], bytes]:
-    """:returns: the header's map; the bytes of it that are sealed."""
-    fixed = source.take(spec.HEADER.size + spec.HEADER_SUM.size, "image header")
-    magic, major, minor, size = spec.HEADER.unpack_from(fixed)
-    if magic != MAGIC:
-        raise FormatError(what="image magic", offset=0, expected=MAGIC.hex(), got=magic.hex())
-    if major != spec.VERSION[0]:
-        raise FormatError(
-            what="image version", offset=8, expected=f"{spec.VERSION[0]}.x",
-            got=f"{major}.{minor}: a later xsave can read it",
-        )  # fmt: skip
-    if size > spec.HEAD_MAX:
-        raise FormatError(
-            what="header size", offset=12, expected=f"at most {spec.HEAD_MAX}", got=str(size)
-        )
-    padded = source.take(size + (-size & 7), "image header")
-    head = padded[:size]
-    (expected,) = spec.HEADER_SUM.unpack_from(fixed, spec.HEADER.size)
-    if (got := spec.head_sum(fixed[: spec.HEADER.size], head)) != expected:
-        raise DamageError(
-            what="image header", offset=0, expected=f"{expected:016x}", got=f"{got:016x}"
-        )
-    _check_zero(padded[size:], spec.HEADER.size + spec.HEADER_SUM.size + size)
-    return spec.load(head, "image header", 0), bytes(fixed) + bytes(padded)
-
-
-def _check_zero(padding: Buffer, offset: int) -> None:
-    if any(padding):
-        raise FormatError(
-            what="padding", offset=offset, expected="zero bytes", got=bytes(padding[:8]).hex()
-        )
-
-
-def describe_header(head: Mapping[str, Any]) -> ImageInfo:
-    """:raises FormatError: a field is missing or of the wrong kind."""
-
-    def wrong(key: str, expected: str, got: object) -> FormatError:
-        return FormatError(
-            what=f"{key!r} in the image header", offset=0, expected=expected, got=f"{got!r:.60}"
-        )
-
-    guest, source = head.get("guest"), head.get("source")
-    if not isinstance(guest, dict):
-        raise wrong("guest", "a map", guest)
-    if not isinstance(source, dict):
-        raise wrong("source", "a map", source)
-    try:
-        guest_type = GuestType(guest.get("type"))
-    except ValueError:
-        raise wrong("guest.type", "a guest type", guest.get("type")) from None
-    if guest.get("page_size") != PAGE_SIZE:
-        raise wrong("guest.page_size", str(PAGE_SIZE), guest.get("page_size"))
-    window = head.get("window")
-    if (
-        isinstance(window, bool)
-        or not isinstance(window, int)
-        or not 1 <= window <= spec.WINDOW_MAX
-    ):
-        raise wrong("window", f"1 to {spec.WINDOW_MAX} pages", window)
-    checksum = head.get("checksum")
-    if not isinstance(checksum, str) or checksum not in spec.CHECKSUMS:
-        raise wrong("checksum", " or ".join(spec.CHECKSUMS), checksum)
-    word_size, xen_version = guest.get("word_size"), guest.get("xen_version")
-    return ImageInfo(
-        format="native",
-        guest_type=guest_type,
-        page_size=PAGE_SIZE,
-        xen_version=xen_version if isinstance(xen_version, str) else "",
-        word_size=word_size if isinstance(word_size, int) else 0,
-        details={key: value for key, value in head.items() if key != "guest"},
-    )
-
-
-def read_piece(source: ByteSource) -> Piece:
-    """Everything of a piece before its body, checked; the body is taken by the caller."""
-    offset = source.offset
-    fixed = source.take(spec.PREFIX.size, "head of a piece")
-    prefix = spec.unpack_prefix(fixed, offset)
-    head = source.take(prefix.head_size, "head of a piece")
-    table = source.take(prefix.table_size, "table of a piece")
-    if (got := spec.head_sum(fixed[:-8], head, table)) != prefix.sum:
-        raise DamageError(
-            what=f"head of a {prefix.kind_name} piece", offset=offset,
-            expected=f"{prefix.sum:016x}", got=f"{got:016x}",
-        )  # fmt: skip
-    at = source.offset
-    if (at + prefix.padding) % (1 << prefix.alignment) or prefix.padding >= 1 << prefix.alignment:
-        raise FormatError(
-            what="padding of a piece", offset=offset,
-            expected=f"a body at a multiple of {1 << prefix.alignment}", got=str(prefix.padding),
-        )  # fmt: skip
-    padding = source.take(prefix.padding, "padding of a piece")
-    _check_zero(padding, at)
-    what = f"head of a {prefix.kind_name} piece"
-    raw = b"".join((fixed, head, table, padding))
-    return Piece(offset, prefix, spec.load(head, what, offset), table, raw)
-
-
-def parse_type(piece: Piece, nr_types: int) -> RecordType:
-    """:raises FormatError: the definition is wrong."""
-    number = piece.number("number", 1 << 20)
-    if number != nr_types:
-        raise piece.wrong("number", str(nr_types), number)
-    plugin, distribution = piece.text("plugin", ""), piece.text("distribution", "")
-    mandatory = piece.head.get("mandatory")
-    if not isinstance(mandatory, bool):
-        raise piece.wrong("mandatory", "true or false", mandatory)
-    if not (name := piece.text("name")):
-        raise piece.wrong("name", "a name", name)
-    return RecordType(
-        name,
-        piece.number("version", 1 << 16),
-        mandatory,
-        Owner(plugin, distribution) if plugin else None,
-    )
-
-
-@frozen
-class BatchHead:
-    """The head and table of a pages piece, checked against each other."""
-
-    table: spec.UnpackedTable
-    nr_pages: int
-    stored: int
-    base: int
-    reserved: int
-    packed_table: tuple[bytes, int, int]
-    codec: str
-
-
-def parse_batch(piece: Piece, window: int) -> BatchHead:
-    """:raises FormatError: sizes do not fit, or a page is named that cannot be known."""
-    nr_entries = piece.number("entries", spec.ENTRIES_MAX)
-    entry_runs = piece.number("entry_runs", nr_entries)
-    nr_pages = piece.number("pages", min(spec.PAGES_MAX, nr_entries))
-    slot_runs = piece.number("slot_runs", nr_pages)
-    stored = piece.number("stored", nr_pages)
-    base = piece.number("base", 1 << 52)
-    try:
-        table = spec.unpack_table(piece.table, nr_entries, entry_runs, nr_pages, slot_runs)
-    except ValueError as error:
-        raise piece.wrong("table", "runs that add up", str(error)) from None
-    if (expected := table.entries.nr_pages()) != nr_pages:
-        raise piece.wrong("pages", f"{expected} by the entries", nr_pages)
-    if (slots := table.slot_range()) is not None:
-        lowest, highest = slots
-        if lowest < max(window - base, 0) or highest >= window + stored:
-            raise piece.wrong("slots", f"{max(window - base, 0)} to {window + stored - 1}",
-                              f"{lowest} to {highest}")  # fmt: skip
-    return BatchHead(
-        table, nr_pages, stored, base, piece.number("reserved", (1 << 32) - 1, 0),
-        (bytes(piece.table), entry_runs, slot_runs), piece.text("codec", ""),
-    )  # fmt: skip
-
-
-def codec_of(piece: Piece, codecs: Mapping[str, Codec], what: str) -> Codec | None:
-    """:raises MissingPluginError: the piece is compressed by a codec not at hand."""
-    name = piece.text("codec", "")
-    if not name:
-        return None
-    if (codec := codecs.get(name)) is None:
-        raise MissingPluginError(
-            record=what, plugin=name,
-            reason=f"it is compressed with codec {name!r}, and no loaded plugin provides it",
-        )  # fmt: skip
-    return codec
-
-
-def unpack(
-    what: str, offset: int, body: memoryview, codec: Codec | None, size: int,
-    checksum: str, expected: bytes,
-) -> Buffer:  # fmt: skip
-    """Check a body and undo its compression. Runs in a worker.
-
-    :raises DamageError: its checksum does not match; :raises RecordError: its codec does
-        not accept it, or makes another size of it.
-    """
-    if (got := spec.checksum(checksum, body)) != expected:
-        raise DamageError(what=what, offset=offset, expected=expected.hex(), got=got.hex())
-    if codec is None:
-        if len(body) != size:
-            raise RecordError(
-                record=what, offset=offset,
-                reason=f"body size: expected {size} bytes, got {len(body)}",
-            )  # fmt: skip
-        return body
-    try:
-        return codec.decompress(body, size)
-    except FieldError as error:
-        raise RecordError(record=what, offset=offset, reason=str(error)) from error
 
 
 class NativeReader:
@@ -368,7 +134,7 @@ class NativeReader:
     def _after_body(self, piece: Piece) -> None:
         padding = -piece.prefix.body_size & 7
         at = self._source.offset
-        _check_zero(self._source.take(padding, "padding after a body"), at)
+        check_zero(self._source.take(padding, "padding after a body"), at)
 
     def _pass_over(self, piece: Piece) -> None:
         """A piece from a later minor version: not understood, but not damaged either."""

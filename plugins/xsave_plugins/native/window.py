@@ -52,9 +52,11 @@ class Window:
         if left:
             raise KeyError(int(numbers.min()))
 
-    def equal(self, numbers: NDArray[np.int64], pages: Pages) -> NDArray[np.bool_]:
-        """(k,) bool: whether each page equals the stored one of that number, byte by byte;
-        False where that is no longer kept."""
+    def equal(
+        self, numbers: NDArray[np.int64], pages: Pages, rows: NDArray[np.intp]
+    ) -> NDArray[np.bool_]:
+        """(k,) bool: whether each of these rows of ``pages`` equals the page stored under
+        its number, byte by byte; False where that is no longer kept."""
         found = np.zeros(len(numbers), np.bool_)
         words = pages.view(np.uint64)
         left = len(numbers)
@@ -64,7 +66,7 @@ class Window:
             here = np.flatnonzero((numbers >= base) & (numbers < base + len(stored)))
             if len(here):
                 kept = stored.view(np.uint64)[numbers[here] - base]
-                found[here] = (kept == words[here]).all(axis=1)
+                found[here] = (kept == words[rows[here]]).all(axis=1)
                 left -= len(here)
         return found
 

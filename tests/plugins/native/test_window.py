@@ -25,9 +25,10 @@ def test_the_last_pages_are_kept_and_no_older_ones_are_promised(
         stored += part
     numbers = np.arange(max(len(stored) - size, 0), len(stored))
     out = np.zeros((len(numbers), 4096), np.uint8)
-    window.fill(numbers, np.arange(len(numbers)), out)
+    rows = np.arange(len(numbers))
+    window.fill(numbers, rows, out)
     assert out[:, 0].tolist() == [stored[n] for n in numbers]
-    assert window.equal(numbers, out).all()
+    assert window.equal(numbers, out, rows).all()
     assert sum(len(part) for _, part in window._parts) <= size + 6
 
 
@@ -37,7 +38,7 @@ def test_a_page_that_is_not_kept_is_an_error_not_a_guess() -> None:
     window.add(2, pages([3, 4]))
     with pytest.raises(KeyError):
         window.fill(np.array([1]), np.array([0]), np.zeros((1, 4096), np.uint8))
-    assert not window.equal(np.array([1]), pages([2])).any()
+    assert not window.equal(np.array([1]), pages([2]), np.array([0])).any()
 
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=20))

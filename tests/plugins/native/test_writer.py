@@ -15,7 +15,7 @@ from xsave_plugins.codecs.lz4 import Lz4Codec
 from xsave_plugins.codecs.zstd import ZstdCodec
 from xsave_plugins.native import spec
 from xsave_plugins.native.format import NativeFormat
-from xsave_plugins.native.reader import Piece, read_header, read_piece
+from xsave_plugins.native.pieces import Piece, read_header, read_piece
 
 if TYPE_CHECKING:
     from xsave import Event
