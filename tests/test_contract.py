@@ -311,6 +311,16 @@ def test_loading_the_plugins_imports_nothing_heavy() -> None:
     assert not heavy & set(json.loads(found))
 
 
+@pytest.mark.parametrize("fast", [True, False])
+def test_an_hvm_image_of_xen_is_verified_without_numpy(fast: bool) -> None:
+    found = run_python(
+        "import sys, json, xsave\n"
+        f"xsave.verify('data/hvmbios.save.zst', fast={fast})\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    assert "numpy" not in json.loads(found)
+
+
 def test_importing_xsave_imports_nothing_but_itself() -> None:
     found = run_python("import sys, json, xsave; print(json.dumps(sorted(sys.modules)))")
     assert not {"attrs", "attr", "pluggy", "numpy", "click"} & set(json.loads(found))
@@ -361,6 +371,18 @@ def test_without_the_plugins_core_imports_and_lists_nothing() -> None:
     assert not [name for name in found["records"] if name.startswith("xen.")]
     assert found["formats"] == []
     assert found["working"] == []
+
+
+def test_without_the_plugins_core_passes_its_own_tests() -> None:
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "pytest", "-q", "-p", "tests.without_plugins",
+            "-p", "no:cacheprovider", "tests/core",
+        ],
+        capture_output=True, text=True, check=False, cwd=ROOT,
+        env={name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def run_python(code: str) -> str:

@@ -565,6 +565,9 @@ def main() -> int:
     """:returns: 0 if every target asked for is met (or, in a quick look, has a figure)."""
     arguments = parse_arguments()
     arguments.dir.mkdir(parents=True, exist_ok=True)
+    # Python's modules are compiled once, as those of installed programs are.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(arguments.dir.resolve() / "pycache")
 
     def say(text: str) -> None:
         if not arguments.quiet:

@@ -17,7 +17,7 @@ from xsave.cli.group import xsave as group
 
 DOCS = Path(__file__).parents[2] / "docs"
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
-# Those that need a plugin, a forgery or a clock: tests/core/cli does the same.
+# Those that need a plugin, a forgery or a clock: tests/cli does the same.
 NEEDS_MORE = ("acme.note", "noted.xsv", "forged.xsv", "locked.img", "timeout")
 
 

@@ -75,10 +75,12 @@ def take(settings: Settings, source: str, dest: str, **options: Any) -> int:
     from ..manager import build_manager
     from ..pipeline.run import run
     from .addresses import image_address
+    from .memory import keep_freed_memory
     from .output import write_json, write_stderr
     from .progress_bar import progress_shown
     from .report import left_out, run_as_json, run_as_text
 
+    keep_freed_memory()
     manager = build_manager()
     additions: dict[str, Path] = options.pop("add")
     options["workers"] = options["workers"] or 0

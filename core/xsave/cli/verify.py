@@ -51,10 +51,13 @@ def command(
     from ..manager import build_manager
     from ..pipeline.verify import verify
     from .addresses import image_address
+    from .memory import keep_freed_memory
     from .output import write_json, write_text
     from .progress_bar import progress_shown
     from .report import verify_as_json, verify_as_text
 
+    if not fast:
+        keep_freed_memory()
     manager = build_manager()
     with progress_shown(settings) as progress:
         report = verify(

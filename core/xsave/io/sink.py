@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import itertools
 import os
 import stat
@@ -37,13 +38,14 @@ class Writable(Protocol):
 class Sink:
     """A :class:`xsave.ByteSink`; its output counts only once :meth:`commit` was called.
 
-    :param write_parts: writes all of the parts.
-    :param commit: makes the output appear; :param discard: removes every trace of it.
+    :param write_parts: writes all of the parts, which are bytes in one dimension.
+    :param commit: makes the output appear.
+    :param discard: removes every trace of it; also called after a commit that failed.
     """
 
     def __init__(
         self,
-        write_parts: Callable[[Sequence[Buffer]], None],
+        write_parts: Callable[[Sequence[memoryview]], None],
         *,
         commit: Callable[[], None] | None = None,
         discard: Callable[[], None] | None = None,
@@ -54,18 +56,21 @@ class Sink:
         self._discard = discard
 
     def put(self, parts: Sequence[Buffer]) -> None:
+        views = [memoryview(part) for part in parts]
         try:
-            self._write_parts(parts)
+            self._write_parts([view.cast("B") for view in views if view.nbytes])
         except BrokenPipeError as error:
             raise OutputError("whoever reads the output has gone away") from error
         except OSError as error:
             raise OutputError(f"cannot write the output: {error.strerror or error}") from error
-        self.offset += sum(len(part) for part in parts)
+        self.offset += sum(view.nbytes for view in views)
 
     def commit(self) -> None:
         """The output is complete: let it appear.
 
-        :raises OutputError: it could not; nothing of it is left.
+        :raises OutputError: it could not; nothing of it is left (unless the very last step
+            failed, flushing the folder: then the file is there, but might not survive a
+            power cut).
         """
         commit, self._commit = self._commit, None
         if commit is None:
@@ -85,9 +90,10 @@ class Sink:
         _error: BaseException | None,
         _trace: TracebackType | None,
     ) -> None:
-        if self._discard is not None:
-            self._discard()
-            self._discard = None
+        discard, self._discard = self._discard, None
+        if discard is not None:
+            with contextlib.suppress(OSError):  # what went wrong before says more
+                discard()
 
 
 def open_sink(where: str | os.PathLike[str] | int | Writable) -> Sink:
@@ -116,15 +122,25 @@ def _open_path(path: Path) -> Sink:
     try:
         special = path.exists() and not stat.S_ISREG(path.stat().st_mode)
         if special:
-            fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
-            return Sink(
-                lambda parts: write_all(fd, parts),
-                commit=lambda: os.close(fd),
-                discard=lambda: os.close(fd),
-            )
+            return _Special(path).sink
         return _AtomicFile(path).sink
     except OSError as error:
         raise OutputError(f"cannot write {path}: {error.strerror}") from error
+
+
+class _Special:
+    """A device or a named pipe: what is written there is gone."""
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        self.sink = Sink(
+            lambda parts: write_all(self._fd, parts), commit=self.close, discard=self.close
+        )
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1  # closed even when closing it fails
+        if fd >= 0:
+            os.close(fd)
 
 
 class _AtomicFile:
@@ -166,26 +182,31 @@ class _AtomicFile:
             self._named = True
         self._temporary.replace(self._path)
         self._named = False
-        os.close(self._fd)
-        self._fd = -1
-        folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        self._close()
+        try:
+            folder = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        except PermissionError:  # one may write into a folder that one may not read
+            return
         try:
             os.fsync(folder)
         finally:
             os.close(folder)
 
     def discard(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
         if self._named:
             with contextlib.suppress(OSError):
                 self._temporary.unlink()
+        self._close()
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1  # closed even when closing it fails
+        if fd >= 0:
+            os.close(fd)
 
 
-def write_all(fd: int, parts: Sequence[Buffer]) -> None:
-    """Every byte of every part, in order."""
-    waiting = deque(memoryview(part).cast("B") for part in parts if len(part))
+def write_all(fd: int, parts: Sequence[memoryview]) -> None:
+    """Every byte of every part, in order; the parts are bytes in one dimension."""
+    waiting = deque(parts)
     while waiting:
         written = os.writev(fd, _first_bytes(waiting))
         while written:
@@ -207,6 +228,18 @@ def _first_bytes(views: Iterable[memoryview]) -> list[memoryview]:
     return chosen
 
 
-def _write_object(file: Writable, parts: Sequence[Buffer]) -> None:
+def _write_object(file: Writable, parts: Sequence[memoryview]) -> None:
     for part in parts:
-        file.write(part)
+        if isinstance(file, io.RawIOBase):
+            _write_raw(file, part)
+        else:
+            file.write(part)
+
+
+def _write_raw(file: io.RawIOBase, part: memoryview) -> None:
+    """Unlike a buffered one it may write less than it is given, and None for nothing."""
+    while part:
+        written = file.write(part)
+        if not written:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        part = part[written:]

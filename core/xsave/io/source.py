@@ -268,7 +268,10 @@ def open_source(
 
 
 def _from_fd(fd: int, hasher: Hasher | None, close: Callable[[], None] | None) -> Source:
-    status = os.fstat(fd)
+    try:
+        status = os.fstat(fd)
+    except OSError as error:
+        raise SourceError(f"cannot read the source: {error.strerror}") from error
     if stat.S_ISDIR(status.st_mode):
         if close is not None:
             close()

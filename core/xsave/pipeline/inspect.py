@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..pages import Pages
 
 PFNS_MAX = 1 << 16  # asked for at once: 256 MiB of pages
+PFN_BITS = 52  # of an entry
 HASHES_MAX = 1 << 20  # remembered to tell duplicates apart: 8 MiB
 
 
@@ -270,18 +271,19 @@ def read_record(
                 tolerate_missing=True,
             )  # fmt: skip
             seen: dict[str, Any] = {}
+            records = set()
             for event, state in watch.events():
                 if not isinstance(event, Record):
                     continue
+                records.add(event.name)
                 item = _record_item(event, state, handlers, report, seen)
                 if event.name == name and item.number == number:
                     return FoundRecord(event, state, item)
         finally:
             opened.source.close()
-    there = ", ".join(
-        f"{count.name} ({count.count})" for count in report.records.values() if count.body_bytes
-    )
-    raise UsageError(f"the image has no {name}#{number}; it has: {there}")
+    counts = report.records.values()
+    there = ", ".join(f"{count.name} ({count.count})" for count in counts if count.name in records)
+    raise UsageError(f"the image has no {name}#{number}; it has: {there or 'no records'}")
 
 
 def read_pfns(
@@ -301,6 +303,7 @@ def read_pfns(
     """
     if len(pfns) > PFNS_MAX:
         raise UsageError(f"at most {PFNS_MAX} pfns at once, not {len(pfns)}")
+    pfns = [pfn for pfn in pfns if 0 <= pfn < 1 << PFN_BITS]
     manager = manager or build_manager()
     with ExitStack() as stack:
         if isinstance(source, str | Path) and source != "-" and Path(source).is_file():

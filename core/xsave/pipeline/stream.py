@@ -148,6 +148,7 @@ class Watch:
         count = self._count(event, handler)
         if handler is None:
             count.understood = False
+            count.mandatory |= event.type.mandatory
             if event.type.mandatory and not self.tolerate_missing:
                 raise self._missing(event)
             return None

@@ -11,7 +11,7 @@ import pytest
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 Enter = Callable[..., dict[str, str]]
 Valid = Callable[[bytes | str], dict[str, Any]]
-DATA = Path(__file__).parents[2] / "data"
+DATA = Path(__file__).parents[1] / "data"
 
 
 def test_there_and_back_through_pipes_is_identical(
