@@ -19,7 +19,9 @@ __version__ = "0.1.0"
 _HOMES = {
     "check": ("StreamCheck",),
     "codec": ("Codec", "CodecChoice", "parse_codec"),
-    "domain": ("Backend", "Domain", "DomainInfo"),
+    "domain": (
+        "Backend", "DeviceModelFacet", "Domain", "DomainInfo", "HvmFacet", "PvFacet", "X86Facet",
+    ),
     "errors": (
         "AuthenticityError", "CancelledError", "DamageError", "DuplicateNameError",
         "FieldError", "FormatError", "MissingPluginError", "OutputError", "PluginError",
@@ -32,7 +34,7 @@ _HOMES = {
     ),
     "handler": (
         "ALL_GUESTS", "EmptyHandler", "Handler", "LayoutHandler", "MemoryHandler",
-        "RecordHandler",
+        "RecordHandler", "StateStream",
     ),
     "hookspecs": ("CONTRACT_VERSION", "PluginInfo", "hookimpl"),
     "batch": (
@@ -52,10 +54,11 @@ _HOMES = {
     "pipeline.inspect": ("Inspection", "inspect", "read_pfns", "read_record"),
     "pipeline.run": ("run",),
     "pipeline.verify": ("VerifyReport", "verify"),
-    "policy": ("Decision", "PrecopyPolicy", "PrecopyStats", "Ruling"),
+    "policy": ("Decision", "Iteration", "PrecopyPolicy", "PrecopyStats", "Ruling"),
     "present": ("to_json",),
     "progress": ("Progress", "RecordCount", "RunReport"),
     "record": ("Buffer", "GuestType", "ImageInfo", "Owner", "Phase", "Record", "RecordType"),
+    "sent_once": ("SentOnce",),
     "transport": ("Channel", "Transport"),
     "workers": ("Workers",),
 }  # fmt: skip
@@ -93,6 +96,7 @@ __all__ = [
     "CodecChoice",
     "DamageError",
     "Decision",
+    "DeviceModelFacet",
     "Domain",
     "DomainInfo",
     "DuplicateNameError",
@@ -106,8 +110,10 @@ __all__ = [
     "GuestType",
     "Handler",
     "HandlerTable",
+    "HvmFacet",
     "ImageInfo",
     "Inspection",
+    "Iteration",
     "Layout",
     "LayoutHandler",
     "MemoryHandler",
@@ -126,6 +132,7 @@ __all__ = [
     "PrecopyPolicy",
     "PrecopyStats",
     "Progress",
+    "PvFacet",
     "RandomAccess",
     "RawEntries",
     "ReadOptions",
@@ -137,8 +144,9 @@ __all__ = [
     "RecordType",
     "Ruling",
     "RunReport",
+    "SentOnce",
     "SourceError",
-    "StreamCheck",
+    "StateStream", "StreamCheck",
     "StreamError",
     "Transport",
     "TruncatedError",
@@ -150,6 +158,7 @@ __all__ = [
     "Workers",
     "WriteOptions",
     "Writer",
+    "X86Facet",
     "XsaveError",
     "build_manager",
     "carries_page",
@@ -215,7 +224,15 @@ if TYPE_CHECKING:
     from .binary import Layout, i8, i16, i32, i64, layout, nested, raw, u8, u16, u32, u64
     from .check import StreamCheck
     from .codec import Codec, CodecChoice, parse_codec
-    from .domain import Backend, Domain, DomainInfo
+    from .domain import (
+        Backend,
+        DeviceModelFacet,
+        Domain,
+        DomainInfo,
+        HvmFacet,
+        PvFacet,
+        X86Facet,
+    )
     from .errors import (
         AuthenticityError,
         CancelledError,
@@ -256,6 +273,7 @@ if TYPE_CHECKING:
         LayoutHandler,
         MemoryHandler,
         RecordHandler,
+        StateStream,
     )
     from .hookspecs import CONTRACT_VERSION, PluginInfo, hookimpl
     from .manager import HandlerTable, PluginManager, PluginStatus, build_manager
@@ -275,9 +293,10 @@ if TYPE_CHECKING:
     from .pipeline.inspect import Inspection, inspect, read_pfns, read_record
     from .pipeline.run import run
     from .pipeline.verify import VerifyReport, verify
-    from .policy import Decision, PrecopyPolicy, PrecopyStats, Ruling
+    from .policy import Decision, Iteration, PrecopyPolicy, PrecopyStats, Ruling
     from .present import to_json
     from .progress import Progress, RecordCount, RunReport
     from .record import Buffer, GuestType, ImageInfo, Owner, Phase, Record, RecordType
+    from .sent_once import SentOnce
     from .transport import Channel, Transport
     from .workers import Workers

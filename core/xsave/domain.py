@@ -1,27 +1,44 @@
 """Contract: a hypervisor that holds domains. Backends know no stream.
 
-Only the contract: no backend is bundled yet. An address such as ``xen:NAME`` names the
-backend before the colon; what follows is the backend's own.
+A :class:`Domain` is one guest, to be saved from or restored into. What every guest has,
+memory and vcpus that run or do not, is its methods. What only some have is a *facet*, asked
+for by name: the registers of a PV guest, the context of an HVM guest, a device model,
+transcendent memory. Record handlers ask for the facet they know; a domain without it has no
+such record. So a new kind of state is a name that a backend and a handler agree upon, and
+nothing here changes. The protocols of the facets that the bundled plugins use are below;
+bodies are passed as the hypervisor gives them, frame numbers of the host included: making
+them independent of the host is the handlers' work.
+
+An address such as ``xen:NAME`` names the backend before the colon; the rest is its own.
 """
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from attrs import field, frozen
 
+from .errors import XsaveError
 from .record import GuestType
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from .pages import Entries, Pages
+
+    Flags = NDArray[np.bool_]
 
 
 @frozen
 class DomainInfo:
-    """:ivar p2m_size: number of pfns, highest one plus one.
+    """What is known of a guest without looking into it.
+
+    :ivar p2m_size: number of pfns, highest one plus one.
     :ivar nr_vcpus: highest vcpu id plus one, offline ones included.
+    :ivar details: further facts of that backend, for people: JSON-able.
     """
 
     name: str
@@ -33,43 +50,214 @@ class DomainInfo:
     details: Mapping[str, object] = field(factory=dict)
 
 
-class Domain(Protocol):
-    """One guest, to be saved from or restored into. Not shared between threads."""
+class Domain(abc.ABC):
+    """One guest. Used by one thread; the guest itself runs meanwhile.
 
-    @property
-    def info(self) -> DomainInfo: ...
+    Whoever pauses a guest or starts a log puts that back when something fails: the source
+    guest goes on running whatever happens to the stream.
+    """
 
+    info: DomainInfo
+
+    @abc.abstractmethod
     def pause(self) -> None:
-        """Stop all vcpus at a consistent point; returns when they have stopped."""
+        """Bring the guest to a consistent point and stop its vcpus; returns when they have
+        stopped. A guest that cooperates is told first (Xen: the suspend request).
 
-    def resume(self) -> None:
-        """Let them run again: the guest continues here."""
-
-    def page_types(self, pfns: Entries) -> Entries:
-        """(n,) u64 entries: the pfns given, with their types in bits 63-60."""
-
-    def map_pages(self, pfns: Entries) -> Pages:
-        """(n, page_size) u8, a view of guest memory, valid until the next call.
-
-        :raises XsaveError: a pfn has no page; the message has the first such pfn.
+        :raises XsaveError: the guest did not stop; it goes on running.
         """
 
+    @abc.abstractmethod
+    def resume(self) -> None:
+        """Let it run (again), here. Harmless when it runs already."""
+
+    @abc.abstractmethod
+    def destroy(self) -> None:
+        """The guest ends here: it runs elsewhere, or was never completed."""
+
+    @abc.abstractmethod
+    def page_types(self, pfns: Entries) -> Entries:
+        """:returns: (n,) u64, the pfns given with their types in bits 63-60, as of now."""
+
+    @abc.abstractmethod
+    def read_pages(self, pfns: Entries, out: Pages) -> Flags:
+        """Copy guest pages. A copy, because a running guest changes its memory while it is
+        compressed and checksummed.
+
+        :param pfns: (n,) u64, of a type that has contents when it was asked.
+        :param out: (n, page_size) u8.
+        :returns: (n,) bool, False for pages that could not be read now (gone, or in
+            transition); their rows are undefined.
+        """
+
+    @abc.abstractmethod
     def populate(self, pfns: Entries) -> None:
-        """Give these pfns memory, where they have none yet."""
+        """Give these pfns memory, those that have none yet.
 
+        :raises XsaveError: the host has not enough.
+        """
+
+    def depopulate(self, pfns: Entries) -> None:
+        """Take memory back from these pfns: the guest gave them up. A host that cannot may
+        leave it, as Xen's own restorer does; nothing is ever read there."""
+        return
+
+    @abc.abstractmethod
     def write_pages(self, pfns: Entries, pages: Pages) -> None:
-        """(n, page_size) u8 into (n,) populated pfns."""
+        """(n, page_size) u8 into (n,) populated pfns; the last one wins where a pfn is
+        given twice."""
 
+    @abc.abstractmethod
     def start_dirty_log(self) -> None:
-        """From now on, remember which pfns are written."""
+        """From now on, remember which pfns are written; all count as clean now."""
 
-    def read_dirty_log(self, *, clean: bool) -> Entries:
-        """Ascending pfns written since the last call with ``clean``."""
+    @abc.abstractmethod
+    def read_dirty_log(self, *, clean: bool) -> Flags:
+        """:returns: (p2m_size,) bool, pfns written since the log began or was last read with
+        ``clean``. Without ``clean`` this only looks (Xen: PEEK), with it the log begins
+        anew, atomically (Xen: CLEAN)."""
 
-    def stop_dirty_log(self) -> None: ...
+    @abc.abstractmethod
+    def stop_dirty_log(self) -> None:
+        """Harmless when there is none."""
 
+    def throttle(self, share: float) -> bool:
+        """Ask that the guest be slowed.
+
+        :param share: of its processor time that it keeps, 1.0 for all.
+        :returns: whether this backend can.
+        """
+        return False
+
+    def fingerprint(self) -> Mapping[str, bytes] | None:
+        """Optional: what this guest is, to prove that it arrived as it left. Asked of a paused
+        source, and of a destination that has everything and has not run yet.
+
+        Worth the more, the less it uses of what handlers use: found in another way, it finds
+        their mistakes.
+
+        :returns: digests by what they are of ("memory", "vcpu 0"), the same on every host for
+            the same guest; None where the backend has no such thing.
+        """
+        return None
+
+    @abc.abstractmethod
+    def facet(self, name: str) -> Any:
+        """The part of this guest of that name, or None: see the protocols below."""
+
+    def need_facet(self, name: str) -> Any:
+        """As :meth:`facet`, for state that must go somewhere.
+
+        :raises XsaveError: this domain has no such part.
+        """
+        if (found := self.facet(name)) is None:
+            raise XsaveError(f"{self.info.name or 'the domain'} has no {name!r} state here")
+        return found
+
+    @abc.abstractmethod
     def close(self) -> None:
-        """Let go of all mappings; the guest stays as it is."""
+        """Let go of mappings and handles; the guest stays as it is."""
+
+
+class X86Facet(Protocol):
+    """``x86``: what PV and HVM guests share."""
+
+    def tsc_info(self) -> tuple[int, int, int, int]:
+        """Mode, khz, nanoseconds elapsed, incarnation."""
+
+    def set_tsc_info(self, mode: int, khz: int, nsec: int, incarnation: int) -> None: ...
+
+    def cpuid_policy(self) -> bytes:
+        """Leaves of 24 bytes, as in X86_CPUID_POLICY."""
+
+    def set_cpuid_policy(self, leaves: bytes) -> None: ...
+
+    def msr_policy(self) -> bytes:
+        """Entries of 16 bytes, as in X86_MSR_POLICY."""
+
+    def set_msr_policy(self, entries: bytes) -> None: ...
+
+
+class PvFacet(Protocol):
+    """``pv``: frame numbers are the host's (mfns) unless called pfns.
+
+    A host that knows the page it shares with a domain being built may also have
+    ``shared_info_mfn() -> int``: the guest then finds its address in start_info.
+    """
+
+    @property
+    def guest_width(self) -> int:
+        """8 or 4 bytes."""
+
+    def set_guest_width(self, width: int) -> None: ...
+
+    def m2p(self, mfns: Entries) -> Entries:
+        """(n,) u64 pfns; all ones for a frame that is not this guest's."""
+
+    def p2m(self, pfns: Entries) -> Entries:
+        """(n,) u64 mfns; all ones for a pfn without memory."""
+
+    def p2m_frame_pfns(self) -> Entries:
+        """pfns of the pages that hold the guest's own p2m table, in order."""
+
+    def set_p2m_frame_pfns(self, pfns: Entries, p2m_size: int) -> None:
+        """Told before the first page of a domain being built: :meth:`p2m_frame_pfns` gives
+        these from now on, and ``info.p2m_size`` is at least this many pfns."""
+
+    def online_vcpus(self) -> Sequence[int]: ...
+
+    def vcpu_state(self, vcpu: int, kind: str) -> bytes:
+        """:param kind: ``basic``, ``extended``, ``xsave`` or ``msrs``; b"" if it has none."""
+
+    def set_vcpu_state(self, vcpu: int, kind: str, state: bytes) -> None: ...
+
+    def shared_info(self) -> bytes:
+        """4096 bytes."""
+
+    def set_shared_info(self, page: bytes) -> None: ...
+
+    def set_page_types(self, entries: Entries) -> None:
+        """Tell which populated pfns are page tables, pinned ones to be pinned; checked by
+        the host against their contents, as a hypervisor does.
+
+        :raises XsaveError: a table refers to a frame that is not the guest's, or is not of
+            the level it should be.
+        """
+
+    def store_and_console(self) -> tuple[int, int]:
+        """mfns of the pages given to the store and the console of a domain being built."""
+
+
+class HvmFacet(Protocol):
+    """``hvm``"""
+
+    def params(self) -> Mapping[int, int]:
+        """Index to value, those that are not zero."""
+
+    def set_param(self, index: int, value: int) -> None: ...
+
+    def context(self) -> bytes:
+        """Save records, as in HVM_CONTEXT."""
+
+    def set_context(self, records: bytes) -> None: ...
+
+
+class DeviceModelFacet(Protocol):
+    """``device_model``"""
+
+    @property
+    def emulator(self) -> int:
+        """2 for upstream QEMU, as in EMULATOR_CONTEXT."""
+
+    def state(self) -> bytes:
+        """Of the stopped device model."""
+
+    def load(self, emulator: int, state: bytes) -> None: ...
+
+    def xenstore_data(self) -> bytes:
+        """Keys and values, as in EMULATOR_XENSTORE_DATA; b"" if there are none."""
+
+    def load_xenstore_data(self, emulator: int, data: bytes) -> None: ...
 
 
 class Backend(abc.ABC):
@@ -88,3 +276,13 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def create(self, address: str, info: DomainInfo) -> Domain:
         """A new, empty, paused domain to restore into."""
+
+    def demo_addresses(self) -> Sequence[tuple[str, str]]:
+        """Optional: guests of which ``xsave run`` without endpoints makes one after another,
+        to save, restore and move them; so a backend that needs nothing but itself.
+
+        :returns: for each a source, that :meth:`open` starts, and a destination elsewhere,
+            for :meth:`create`, and then for :meth:`open` to find it again. Both without the
+            scheme; one or none of each name may exist at a time.
+        """
+        return ()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from .binary import Layout
 from .errors import PluginError
@@ -18,7 +18,11 @@ from .present import to_json
 from .record import Buffer, GuestType, Phase
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from .batch import PageBatch
+    from .domain import Domain
+    from .pages import Entries, Pages
 
 S = TypeVar("S")
 
@@ -62,6 +66,36 @@ class RecordHandler(Handler, Generic[S]):
     def encode(self, state: S) -> Sequence[Buffer]:
         """The body in parts; ``encode(decode(body))`` joined is ``body``, always."""
 
+    def collect(self, domain: Domain) -> Iterable[S]:
+        """What a paused domain has of this: one state for each record to be written.
+
+        Asked once for each checkpoint, in the order of the handlers; ``STATIC_DATA`` and
+        ``START_OF_STREAM`` once, when the guest still runs. None for a domain that has no
+        such thing (no facet of that name).
+        """
+        return ()
+
+    def stream(self, domain: Domain) -> StateStream | None:
+        """For state that is sent while the guest runs; asked once, before the first page.
+        None for a domain that has no such state, and for every handler of small state."""
+        return None
+
+    def apply(self, domain: Domain, state: S) -> None:
+        """Give a decoded state to a domain that is being restored and does not run yet.
+
+        Records up to ``MEMORY`` are applied as they come; later ones when the checkpoint
+        they belong to is complete, so that a half-received one changes nothing; of records
+        with the same :meth:`key` only the last.
+
+        :raises XsaveError: the host refused; the domain being built is destroyed.
+        """
+        raise PluginError(f"{self.name} cannot be restored into a domain")
+
+    def key(self, state: S) -> Any:
+        """Which of several records of this name it is: the vcpu it belongs to. A later
+        record of the same key replaces an earlier one."""
+        return None
+
     def describe(self, state: S, seen: Mapping[str, Any]) -> Any:
         """The state as JSON values, every field by its name in the reference.
 
@@ -70,6 +104,26 @@ class RecordHandler(Handler, Generic[S]):
             lack anything.
         """
         return to_json(state)
+
+
+class StateStream(Protocol):
+    """State of one domain that is too much for the pause: it goes out while the guest runs,
+    spread among the iterations over memory. Made by :meth:`RecordHandler.stream`."""
+
+    def more(self, size_bytes: int) -> Sequence[tuple[str, Any]]:
+        """The next records, the guest running.
+
+        :param size_bytes: about how much; a record more or less does not matter.
+        :returns: (name of the record, state), to be encoded by the handler of that name;
+            empty when there is nothing to send now. New state may turn up later.
+        """
+
+    def final(self) -> Sequence[tuple[str, Any]]:
+        """What is left, the guest paused: as little as can be, for the downtime is counted.
+        Usually what has become void since it was sent."""
+
+    def close(self) -> None:
+        """The saving is over, successfully or not: put back what was switched on."""
 
 
 class MemoryHandler(Handler):
@@ -82,6 +136,28 @@ class MemoryHandler(Handler):
         """Refuse entries that this kind of guest cannot have; vectorised, no page is read.
 
         :raises FieldError: with the first pfn that is wrong.
+        """
+
+    def normalise(self, domain: Domain, entries: Entries, pages: Pages) -> NDArray[Any] | None:
+        """Make pages of a domain independent of its host, in place.
+
+        :param entries: (n,) u64, all of types with contents.
+        :param pages: (n, page_size) u8, copies of their contents.
+        :returns: (n,) bool, False for pages that could not be made so just now and have to
+            be sent again after the pause; None for "all could".
+        :raises XsaveError: the guest is paused, and a page cannot be made so.
+        """
+        return None
+
+    def localise(self, domain: Domain, entries: Entries, pages: Pages) -> None:
+        """Fit pages to the host they arrive on, in place; populates what they refer to.
+        Called when the memory of a checkpoint is complete, so pages may refer to others."""
+
+    def finish(self, domain: Domain, entries: Entries) -> None:
+        """All memory and state of a domain being restored is in its place: pin page tables,
+        rewrite what holds frame numbers of the host.
+
+        :param entries: (p,) u64, the latest types of all pages that are page tables.
         """
 
 
@@ -98,7 +174,11 @@ class LayoutHandler(RecordHandler[Layout]):
 
 
 class EmptyHandler(RecordHandler[None]):
-    """A record without a body, which says something by standing where it stands."""
+    """A record without a body, which says something by standing where it stands: nothing
+    is done with it when a domain is restored."""
+
+    def apply(self, domain: Domain, state: None) -> None:
+        pass
 
     def decode(self, body: memoryview) -> None:
         from .errors import FieldError
