@@ -27,6 +27,7 @@ from .errors import (
     DuplicateNameError,
     PluginError,
     UnknownNameError,
+    UsageError,
     XsaveError,
 )
 from .format import Format
@@ -274,6 +275,17 @@ class PluginManager:
             if status is not None and status.error:
                 raise PluginError(f"codec {error.name} cannot be used: {status.error}") from None
             raise
+
+    def choose_policy(self, text: str) -> PrecopyPolicy:
+        """Understand ``NAME[:OPTION=VALUE,...]``: a policy for one migration."""
+        name, _, rest = text.partition(":")
+        options = {}
+        for part in filter(None, rest.split(",")):
+            option, equals, value = part.partition("=")
+            if not equals:
+                raise UsageError(f"policy {name}: {part!r} is no OPTION=VALUE")
+            options[option] = value
+        return self.policies.find(name).configure(options)
 
 
 def build_manager(

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from attrs import define, field, frozen
 
-from .record import ImageInfo
+from .policy import Decision, Iteration, Ruling
+from .record import GuestType, ImageInfo
 
 
 @frozen
@@ -15,6 +16,10 @@ class Progress:
     :ivar bytes_total: of the source, None for a pipe.
     :ivar nr_pages: pages with contents so far.
     :ivar elapsed_s: since the run began.
+    :ivar iteration: of a domain's memory, the one under way; None for an image.
+    :ivar paused: the domain stands still: the last pass, and what follows it.
+    :ivar dirty_bytes_per_s: how fast the guest wrote to pages in the iteration before; None
+        where none has ended yet.
     """
 
     stage: str
@@ -22,6 +27,9 @@ class Progress:
     bytes_total: int | None
     nr_pages: int
     elapsed_s: float
+    iteration: int | None = None
+    paused: bool = False
+    dirty_bytes_per_s: float | None = None
 
     @property
     def bytes_per_s(self) -> float:
@@ -52,11 +60,64 @@ class RecordCount:
 
 
 @define
+class DowntimeReport:
+    """Where the time went while the vcpus stood still, seconds; the parts add up to
+    ``total_s`` since each begins where the one before ended."""
+
+    pause_s: float = 0.0  # until the guest had stopped
+    memory_s: float = 0.0  # what was dirty or deferred
+    state_s: float = 0.0  # records of the checkpoint and the device model
+    finish_s: float = 0.0  # until the destination had everything, and the guest ran on
+    proof_s: float = 0.0  # while somebody looked at both ends: see ``run(at_rest=...)``
+
+    @property
+    def total_s(self) -> float:
+        return self.pause_s + self.memory_s + self.state_s + self.finish_s + self.proof_s
+
+
+# What each part of it was spent on, in order.
+DOWNTIME_PARTS = {
+    "pause_s": "until it had stopped",
+    "memory_s": "the rest of its memory",
+    "state_s": "its state",
+    "finish_s": "until it ran on",
+    "proof_s": "comparing both ends",
+}
+
+
+@define
+class SaveReport:
+    """How a domain's memory went out.
+
+    :ivar rulings: what the policy said after each iteration, with its reason.
+    :ivar throttled: whether the guest could be slowed when the policy asked for it; None
+        when it never asked.
+    """
+
+    live: bool
+    policy: str = ""
+    iterations: list[Iteration] = field(factory=list)
+    rulings: list[Ruling] = field(factory=list)
+    final: Iteration | None = None
+    nr_deferred: int = 0
+    throttled: bool | None = None
+    downtime: DowntimeReport = field(factory=DowntimeReport)
+
+    @property
+    def paused(self) -> bool:
+        """Whether the last pass has begun."""
+        if not self.live:
+            return True
+        return bool(self.rulings) and self.rulings[-1].decision is Decision.STOP_AND_COPY
+
+
+@define
 class RunReport:
     """What a run did.
 
     :ivar carried: optional records nobody here understands, taken along unchanged.
     :ivar left_out: optional records the destination's format has no place for.
+    :ivar save: how memory went out, when the source was a domain.
     :ivar headers_left_out: headers of the source's container, likewise: an xl file's
         configuration is no part of a libxl stream. The guest's state is whole without them.
     """
@@ -73,6 +134,7 @@ class RunReport:
     nr_pages: int = 0
     elapsed_s: float = 0.0
     left_out: dict[str, int] = field(factory=dict)
+    save: SaveReport | None = None
     headers_left_out: list[str] = field(factory=list)
 
     @property
@@ -82,3 +144,48 @@ class RunReport:
     @property
     def partial(self) -> bool:
         return bool(self.left_out)
+
+
+@define
+class GuestReport:
+    """What the main job did with one guest.
+
+    :ivar left_out: why nothing was done; "" where it was.
+    :ivar saved: of the guest as it ran, into an image; ``restored``: from there into another
+        guest; ``moved``: of the guest as it ran, straight into another.
+    :ivar parts: what was compared at both ends, while neither ran; the same for both ways.
+    :ivar image_differs, move_differs: those that were not the same.
+    """
+
+    name: str
+    address: str
+    guest_type: GuestType
+    left_out: str = ""
+    saved: RunReport | None = None
+    restored: RunReport | None = None
+    moved: RunReport | None = None
+    parts: list[str] = field(factory=list)
+    image_differs: list[str] = field(factory=list)
+    move_differs: list[str] = field(factory=list)
+
+    @property
+    def equal(self) -> bool:
+        """Proved so: nothing is proved where nothing could be compared."""
+        return bool(self.parts) and not self.image_differs and not self.move_differs
+
+
+@define
+class MainJobReport:
+    """What ``xsave run`` without endpoints did.
+
+    :ivar backend: whose guests they were; :ivar plugins: that were chosen, None for all.
+    """
+
+    backend: str
+    plugins: list[str] | None
+    policy: str
+    guests: list[GuestReport] = field(factory=list)
+
+    @property
+    def ok(self) -> bool:
+        return all(guest.equal for guest in self.guests if not guest.left_out)

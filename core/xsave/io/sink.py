@@ -9,6 +9,7 @@ import itertools
 import os
 import stat
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
@@ -35,6 +36,29 @@ class Writable(Protocol):
     def write(self, data: Buffer, /) -> object: ...
 
 
+class Pace:
+    """Holds a sink to a rate: after each write, waits until the average since the first is
+    no more than asked for.
+
+    :param bytes_per_s: at least 1.
+    """
+
+    def __init__(self, bytes_per_s: int) -> None:
+        self._bytes_per_s = bytes_per_s
+        self._began: float | None = None
+        self._bytes = 0
+
+    def passed(self, size_bytes: int) -> None:
+        """So many bytes have gone out."""
+        now = time.monotonic()
+        if self._began is None:
+            self._began = now
+        self._bytes += size_bytes
+        ahead = self._bytes / self._bytes_per_s - (now - self._began)
+        if ahead > 0:
+            time.sleep(ahead)
+
+
 class Sink:
     """A :class:`xsave.ByteSink`; its output counts only once :meth:`commit` was called.
 
@@ -51,6 +75,7 @@ class Sink:
         discard: Callable[[], None] | None = None,
     ) -> None:
         self.offset = 0
+        self.pace: Pace | None = None
         self._write_parts = write_parts
         self._commit = commit
         self._discard = discard
@@ -63,7 +88,10 @@ class Sink:
             raise OutputError("whoever reads the output has gone away") from error
         except OSError as error:
             raise OutputError(f"cannot write the output: {error.strerror or error}") from error
-        self.offset += sum(view.nbytes for view in views)
+        size = sum(view.nbytes for view in views)
+        self.offset += size
+        if self.pace is not None:
+            self.pace.passed(size)
 
     def commit(self) -> None:
         """The output is complete: let it appear.
@@ -96,7 +124,14 @@ class Sink:
                 discard()
 
 
-def open_sink(where: str | os.PathLike[str] | int | Writable) -> Sink:
+def open_sink(where: str | os.PathLike[str] | int | Writable, pace: Pace | None = None) -> Sink:
+    """See :func:`_open_sink`, held to a pace if one is given."""
+    sink = _open_sink(where)
+    sink.pace = pace
+    return sink
+
+
+def _open_sink(where: str | os.PathLike[str] | int | Writable) -> Sink:
     """A sink for a path, ``-`` (standard output), a file descriptor, or a file object.
 
     A regular file appears whole under its name when the sink is committed, and replaces

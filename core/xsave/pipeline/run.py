@@ -18,18 +18,31 @@ from ..codec import CodecChoice
 from ..errors import UnknownNameError, UsageError
 from ..format import Format, PageMode, Reader, WriteOptions, Writer
 from ..handler import RecordHandler
-from ..io.sink import open_sink
 from ..manager import HandlerTable, PluginManager, build_manager
+from ..policy import PrecopyPolicy
 from ..progress import ProgressCallback, RunReport
 from ..record import ImageInfo, Phase, Record, RecordType
 from ..workers import Workers
+from .ends import (
+    Destination,
+    DomainAddress,
+    DomainDestination,
+    ImageDestination,
+    domain_address,
+    same_file,
+)
+from .save import DomainReader
 from .stream import Watch, open_stream, used_plugins
 
 if TYPE_CHECKING:
+    from ..domain import Domain
     from ..format import Event
+
+AtRest = Callable[["Domain | None", "Domain | None"], None]
 
 log = logging.getLogger("xsave.run")
 DEFAULT_FORMAT = "native"
+DEFAULT_POLICY = "fixed"
 
 
 def run(
@@ -41,6 +54,11 @@ def run(
     checksum: str = "",
     plugins: Iterable[str] | None = None,
     add: Mapping[str, bytes] | None = None,
+    live: bool = True,
+    policy: str = DEFAULT_POLICY,
+    limit: int = 0,
+    then: str | None = None,
+    at_rest: AtRest | None = None,
     workers: int = 0,
     manager: PluginManager | None = None,
     progress: ProgressCallback | None = None,
@@ -49,9 +67,10 @@ def run(
     """Take every record from a source to a destination.
 
     :param source: path, ``"-"`` for standard input, file descriptor, binary file object,
-        or a :class:`xsave.Reader` of your own.
-    :param dest: path, ``"-"`` for standard output, file descriptor, or binary file object.
-        A file appears whole, or not at all.
+        address of a domain (``sim:pv``), or a :class:`xsave.Reader` of your own.
+    :param dest: path, ``"-"`` for standard output, file descriptor, binary file object, or
+        address of a domain to be made. A file appears whole, or not at all; a guest runs
+        only when everything has arrived.
     :param to: name of the destination's format; by default after the suffix of ``dest``,
         else native.
     :param codec: ``NAME[:LEVEL]``; by default bodies stay as the source has them.
@@ -59,6 +78,17 @@ def run(
     :param plugins: whose records may be handled, with what those plugins need; all by
         default. A mandatory record of another plugin stops the run.
     :param add: records to put in, name to body, where their handlers' order places them.
+    :param live: of a domain: send memory while it runs; otherwise pause it first.
+    :param policy: ``NAME[:OPTION=VALUE,...]``, decides when a live domain is paused.
+    :param limit: bytes a second into the destination; 0 for no limit.
+    :param then: what becomes of a source domain when all went well: ``resume``, ``pause``
+        or ``destroy``; by default it goes on running, unless it went into another domain:
+        then it is destroyed here before it runs there. It goes on running whenever
+        something failed.
+    :param at_rest: called with the source domain and the destination domain (None for an end
+        that is an image) when everything has arrived and neither has run on yet: to compare
+        them. If it raises, the guest goes on at the source and a domain at the destination is
+        destroyed. What it takes is part of the downtime.
     :param workers: threads for compression; 0 for one a processor.
     :param manager: by default one is built from the installed plugins.
     :param progress: called about ten times a second, and at the end.
@@ -68,13 +98,15 @@ def run(
     """
     manager = manager or build_manager()
     handlers = manager.handler_table(plugins)
-    format_ = choose_format(manager, to, dest)
     choice = manager.choose_codec(codec) if codec is not None else None
-    _refuse_same_file(source, dest)
+    if then not in (None, "resume", "pause", "destroy"):
+        raise UnknownNameError(
+            kind="fate of the source", name=str(then), known=("destroy", "pause", "resume")
+        )
+    if same_file(source, dest):
+        raise UsageError(f"{os.fspath(source)} is both source and destination")
     with ExitStack() as stack:
         pool = stack.enter_context(Workers(workers))
-        reader, position = _open(stack, source, manager, pool, format_, choice)
-        sink = stack.enter_context(open_sink(dest))
         options = WriteOptions(
             codec=choice,
             codecs=manager.codecs.items(),
@@ -83,16 +115,39 @@ def run(
             checksum=checksum,
             about=about_us(),
         )
-        writer = format_.writer(sink, reader.info, options)
-        report = RunReport(
-            reader.info, dest_format=format_.name, codec="" if choice is None else str(choice)
+        dest_address = domain_address(dest, manager)
+        format_ = choose_format(manager, to, dest)
+        origin = domain_address(source, manager)
+        if origin is None:
+            into = format_ if dest_address is None else None
+            reader, position = _open_image(stack, source, manager, pool, into, choice)
+        end: Destination = (
+            DomainDestination(stack, dest_address, manager, handlers, limit)
+            if dest_address is not None
+            else ImageDestination(stack, dest, format_, options, limit)
         )
+        saving: DomainReader | None = None
+        if origin is not None:
+            saving = _open_domain(
+                stack, origin, manager, handlers, manager.choose_policy(policy) if live else None,
+                end.taken_bytes,
+            )  # fmt: skip
+            reader, position = saving, lambda: (end.taken_bytes(), None)
+        writer = end.open(reader.info)
+        report = RunReport(
+            reader.info, dest_format=end.name, codec="" if choice is None else str(choice)
+        )
+        report.save = saving.report if saving is not None else None
         watch = Watch(manager, handlers, reader, report, position, progress, cancelled, stage="run")
         _pump(watch, writer, Additions(manager, handlers, reader.info, add or {}))
         writer.finish()
-        sink.commit()
-        report.dest_bytes = sink.offset
+        end.commit()
+        _hand_over(saving, end, then, at_rest)
+        report.dest_bytes = end.taken_bytes()
         report.plugins = used_plugins(report.records.values())
+        if saving is not None:  # what was read of the guest: the reader itself has no bytes
+            bodies = sum(count.body_bytes for count in report.records.values())
+            report.source_bytes = report.nr_pages * reader.info.page_size + bodies
         for name in writer.left_out:
             entry = manager.handlers.get(name)
             if entry is not None and entry.item.phase is Phase.HEADER:
@@ -101,6 +156,46 @@ def run(
                 report.left_out[name] = report.left_out.get(name, 0) + 1
     _log(report)
     return report
+
+
+def _hand_over(
+    saving: DomainReader | None, end: Destination, then: str | None, at_rest: AtRest | None
+) -> None:
+    """The guest must run in one place: it ends here before it begins there."""
+    there = end.domain if isinstance(end, DomainDestination) else None
+    if saving is not None:
+        saving.lap_finish()
+    if at_rest is not None:
+        _look(saving, end, at_rest)
+    if saving is not None:
+        saving.release(then or ("resume" if there is None else "destroy"))
+    if there is not None and then != "resume":
+        there.resume()
+        if saving is not None:
+            saving.lap_finish()
+
+
+def _look(saving: DomainReader | None, end: Destination, at_rest: AtRest) -> None:
+    there = end if isinstance(end, DomainDestination) else None
+    try:
+        at_rest(saving.domain if saving else None, there.domain if there else None)
+    except BaseException:
+        if there is not None:
+            there.give_up()
+        raise
+    if saving is not None:
+        saving.lap_proof()
+
+
+def _open_domain(
+    stack: ExitStack, address: DomainAddress, manager: PluginManager, handlers: HandlerTable,
+    policy: PrecopyPolicy | None, sent_bytes: Callable[[], int],
+) -> DomainReader:  # fmt: skip
+    domain = address.backend.open(address.rest)
+    stack.callback(domain.close)
+    reader = DomainReader(domain, manager, handlers, policy, sent_bytes)
+    stack.callback(reader.release, "resume")  # does nothing after it was released
+    return reader
 
 
 def _pump(watch: Watch, writer: Writer, additions: Additions) -> None:
@@ -112,15 +207,16 @@ def _pump(watch: Watch, writer: Writer, additions: Additions) -> None:
         writer.put(record)
 
 
-def _open(
-    stack: ExitStack, source: Any, manager: PluginManager, pool: Workers, dest: Format,
+def _open_image(
+    stack: ExitStack, source: Any, manager: PluginManager, pool: Workers, dest: Format | None,
     choice: CodecChoice | None,
 ) -> tuple[Reader, Callable[[], tuple[int, int | None]]]:  # fmt: skip
+    """:param dest: None for a domain, which needs pages as they are."""
     if hasattr(source, "info") and hasattr(source, "__iter__"):
         return source, lambda: (0, None)
 
     def mode(format_: Format) -> PageMode:
-        same = format_.name == dest.name and choice is None
+        same = dest is not None and format_.name == dest.name and choice is None
         return PageMode.CARRY if same else PageMode.FULL
 
     opened = open_stream(source, manager, pool, pages=mode)
@@ -144,15 +240,6 @@ def choose_format(manager: PluginManager, to: str | None, dest: Any) -> Format:
         known = sorted(entry.item.name for entry in manager.formats if entry.item.writable)
         raise UnknownNameError(kind="format for writing", name=format_.name, known=known)
     return format_
-
-
-def _refuse_same_file(source: Any, dest: Any) -> None:
-    if not isinstance(source, str | os.PathLike) or not isinstance(dest, str | os.PathLike):
-        return
-    if "-" in (source, dest) or not Path(source).exists() or not Path(dest).exists():
-        return
-    if Path(source).samefile(dest) and Path(source).is_file():
-        raise UsageError(f"{os.fspath(source)} is both source and destination")
 
 
 def about_us() -> dict[str, str]:

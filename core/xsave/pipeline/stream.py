@@ -211,7 +211,18 @@ class Watch:
             return
         self._told = now
         done, total = self.position()
-        self.progress(Progress(self.stage, done, total, self.report.nr_pages, now - self._started))
+        iteration, dirty_bytes_per_s = None, None
+        if (save := self.report.save) is not None:
+            iteration = len(save.iterations)
+            if iteration:
+                page_size = self.reader.info.page_size
+                dirty_bytes_per_s = save.iterations[-1].dirty_per_s * page_size
+        self.progress(
+            Progress(
+                self.stage, done, total, self.report.nr_pages, now - self._started, iteration,
+                save is not None and save.paused, dirty_bytes_per_s,
+            )
+        )  # fmt: skip
 
 
 def missing_plugin(

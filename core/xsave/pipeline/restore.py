@@ -1,0 +1,193 @@
+"""A domain as a destination: the mirror of ``save.py``.
+
+What is needed to build the guest is applied as it comes. The state of a checkpoint is kept
+until the stream is complete, and pages that hold frame numbers are fitted to this host only
+then: pages may refer to others that come later. Nothing runs before everything is there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..batch import XTAB
+from ..domain import Domain
+from ..errors import FieldError, OutputError, RecordError
+from ..handler import MemoryHandler, RecordHandler
+from ..io.sink import Pace
+from ..manager import HandlerTable, PluginManager
+from ..record import Phase, Record
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from ..batch import PageBatch
+    from ..format import Event
+
+LOCALISE_PFNS = 1024  # page tables fitted at once
+PFN_LIMIT = 1 << 32  # 16 TiB of guest; what lies above is damage
+
+
+class SeenPages:
+    """The latest page type of each pfn, and whether it was ever given memory.
+
+    One byte a pfn: the type nibble, and two marks. Memory that was never touched costs
+    nothing (the kernel gives it out when it is written).
+    """
+
+    _MENTIONED, _POPULATED = 0x40, 0x80
+
+    def __init__(self) -> None:
+        self._marks: NDArray[np.uint8] | None = None
+
+    def remember(
+        self, pfns: NDArray[np.uint64], types: NDArray[np.uint8], populated: NDArray[np.bool_]
+    ) -> None:
+        """:param pfns: (n,) with (n,) type nibbles; (n,) whether they have memory now.
+
+        :raises FieldError: a pfn that no guest has.
+        """
+        import numpy as np
+
+        highest = int(pfns.max(initial=0))
+        if highest >= PFN_LIMIT:
+            raise FieldError(field="pfn", expected=f"below {PFN_LIMIT:#x}", got=f"{highest:#x}")
+        if self._marks is None or highest >= len(self._marks):
+            grown = np.zeros(max(highest + 1, 1 << 16), np.uint8)
+            if self._marks is not None:
+                grown[: len(self._marks)] = self._marks
+            self._marks = grown
+        at = pfns.astype(np.intp)
+        before = self._marks[at] & self._POPULATED
+        self._marks[at] = (
+            types | self._MENTIONED | before | np.where(populated, self._POPULATED, 0)
+        ).astype(np.uint8)
+
+    def given_up(self) -> NDArray[np.uint64]:
+        """pfns that have memory, and whose latest type says that there is none."""
+        return self._where(lambda marks: (marks >= self._POPULATED) & (marks & 0xF == XTAB))
+
+    def page_tables(self) -> NDArray[np.uint64]:
+        """Entries of all pages whose latest type is a page table's."""
+        import numpy as np
+
+        pfns = self._where(lambda marks: (marks & 7 >= 1) & (marks & 7 <= 4) & (marks & 0xF <= 0xC))
+        if self._marks is None:
+            return pfns
+        return pfns | (self._marks[pfns.astype(np.intp)] & 0xF).astype(np.uint64) << np.uint64(60)
+
+    def _where(self, test: Callable[[NDArray[np.uint8]], NDArray[np.bool_]]) -> NDArray[np.uint64]:
+        import numpy as np
+
+        if self._marks is None:
+            return np.zeros(0, np.uint64)
+        return np.flatnonzero(test(self._marks)).astype(np.uint64)
+
+
+class DomainWriter:
+    """:param pace: holds it to a rate.
+
+    A :class:`xsave.Writer`. After :meth:`finish` the guest is complete and paused; the
+    caller resumes it, or destroys it when anything failed.
+
+    Memory use: one byte for each pfn, and the last state of each record.
+    """
+
+    left_out: Sequence[str] = ()
+
+    def __init__(
+        self, domain: Domain, manager: PluginManager, handlers: HandlerTable,
+        pace: Pace | None = None,
+    ) -> None:  # fmt: skip
+        self.domain = domain
+        self._pace = pace
+        self._handlers = handlers
+        self._order = {name: place for place, name in enumerate(manager.record_order())}
+        self._held: dict[tuple[str, Any], tuple[RecordHandler[Any], Any]] = {}
+        self._memory: MemoryHandler | None = None
+        self._seen = SeenPages()
+        self.taken_bytes = 0
+
+    def put(self, event: Event) -> None:
+        handler = self._handlers.get(event.type)
+        if handler is None:
+            if event.type.mandatory:
+                raise OutputError(f"{event.name} is mandatory, and nothing here can restore it")
+            return
+        taken_before = self.taken_bytes
+        try:
+            if isinstance(event, Record):
+                if isinstance(handler, RecordHandler):
+                    self._put_record(event, handler)
+            elif isinstance(handler, MemoryHandler):
+                self._put_pages(event, handler)
+        except FieldError as error:
+            raise RecordError(record=event.name, offset=event.offset, reason=str(error)) from error
+        if self._pace is not None:
+            self._pace.passed(self.taken_bytes - taken_before)
+
+    def _put_record(self, record: Record, handler: RecordHandler[Any]) -> None:
+        self.taken_bytes += len(record.body)
+        state = handler.decode(memoryview(record.body))
+        if handler.phase <= Phase.MEMORY:
+            handler.apply(self.domain, state)
+        else:
+            key = record.name, handler.key(state)
+            self._held.pop(key, None)  # the latest one counts, in its own place
+            self._held[key] = handler, state
+
+    def _put_pages(self, batch: PageBatch, handler: MemoryHandler) -> None:
+        import numpy as np
+
+        from ..batch import XALLOC
+        from ..pages import PFN_MASK, carries_page
+
+        if batch.pages is None:
+            raise OutputError(f"{batch.name}: a batch without its pages")
+        self._memory = handler
+        self.taken_bytes += batch.pages.nbytes
+        handler.check(batch)
+        pfns = batch.entries & PFN_MASK
+        types = batch.types.astype(np.uint8)
+        carries = carries_page(batch.entries)
+        self.domain.populate(pfns[carries | (types == XALLOC)])
+        self.domain.write_pages(pfns[carries], batch.pages)
+        self._seen.remember(pfns, types, carries | (types == XALLOC))
+
+    def finish(self) -> None:
+        """Everything has come: make it a guest.
+
+        :raises XsaveError: it cannot become one here; the caller destroys the domain.
+        """
+        # Given up by the guest after it was sent. Xen leaves such memory in place; a host that
+        # can take it back does, so that nobody finds a stale page there.
+        gone = self._seen.given_up()
+        if len(gone):
+            self.domain.depopulate(gone)
+        tables = self._seen.page_tables()
+        for start in range(0, len(tables), LOCALISE_PFNS):
+            self._localise(tables[start : start + LOCALISE_PFNS])
+        for (name, _key), (handler, state) in sorted(
+            self._held.items(), key=lambda item: self._order[item[0][0]]
+        ):
+            try:
+                handler.apply(self.domain, state)
+            except FieldError as error:
+                raise RecordError(record=name, offset=0, reason=str(error)) from error
+        if self._memory is not None:
+            self._memory.finish(self.domain, tables)
+
+    def _localise(self, entries: NDArray[np.uint64]) -> None:
+        import numpy as np
+
+        from ..pages import PFN_MASK
+
+        assert self._memory is not None
+        pfns = entries & PFN_MASK
+        pages = np.empty((len(pfns), self.domain.info.page_size), np.uint8)
+        if not self.domain.read_pages(pfns, pages).all():
+            raise OutputError("a page table that was written cannot be read back")
+        self._memory.localise(self.domain, entries, pages)
+        self.domain.write_pages(pfns, pages)
