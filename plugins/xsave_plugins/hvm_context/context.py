@@ -7,7 +7,7 @@ END is of no meaning, and is kept.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -17,7 +17,7 @@ from xsave import FieldError, GuestType, Phase, RecordHandler
 from .save_record import DESCRIPTOR, SaveRecord, SaveType, fields_to_json
 
 if TYPE_CHECKING:
-    from xsave import Buffer
+    from xsave import Buffer, Domain, HvmFacet
 
 
 @frozen
@@ -66,6 +66,15 @@ class HvmContextHandler(RecordHandler[HvmContext]):
 
     def encode(self, state: HvmContext) -> Sequence[Buffer]:
         return (*(one.encode() for one in state.save_records), state.trailing)
+
+    def collect(self, domain: Domain) -> Iterator[HvmContext]:
+        hvm: HvmFacet | None = domain.facet("hvm")
+        if hvm is not None:
+            yield self.decode(memoryview(hvm.context()))
+
+    def apply(self, domain: Domain, state: HvmContext) -> None:
+        hvm: HvmFacet = domain.need_facet("hvm")
+        hvm.set_context(b"".join(self.encode(state)))
 
     def describe(self, state: HvmContext, seen: Mapping[str, Any]) -> Any:
         shown = []

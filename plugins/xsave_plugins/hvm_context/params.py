@@ -8,7 +8,7 @@ docs/formats/hvm.md; source: Xen's public ``hvm/params.h``, after 4.22.
 from __future__ import annotations
 
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
@@ -16,7 +16,7 @@ from attrs import frozen
 from xsave import FieldError, GuestType, Phase, RecordHandler
 
 if TYPE_CHECKING:
-    from xsave import Buffer
+    from xsave import Buffer, Domain, HvmFacet
 
 HEADER = struct.Struct("<II")
 ENTRY = struct.Struct("<QQ")
@@ -24,26 +24,42 @@ ENTRY = struct.Struct("<QQ")
 # There are 39 parameters. The bound keeps a record that counts millions from being built.
 MAX_PARAMS = 4096
 
-VIRIDIAN, VM86_TSS_SIZED, MCA_CAP = 9, 37, 38
+STORE_PFN, STORE_EVTCHN, PAE_ENABLED, IOREQ_PFN, BUFIOREQ_PFN = 1, 2, 4, 5, 6
+VIRIDIAN, IDENT_PT, CONSOLE_PFN, CONSOLE_EVTCHN = 9, 12, 17, 18
+ACPI_IOPORTS_LOCATION, PAGING_RING_PFN, MONITOR_RING_PFN, SHARING_RING_PFN = 19, 27, 28, 29
+IOREQ_SERVER_PFN, NR_IOREQ_SERVER_PAGES, VM_GENERATION_ID_ADDR = 32, 33, 34
+X87_FIP_WIDTH, VM86_TSS_SIZED, MCA_CAP = 36, 37, 38
+
+# Those that go into a stream, in Xen's order. The others belong to the host, or are set by
+# whoever builds the guest from its configuration.
+SAVED = (
+    STORE_PFN, IOREQ_PFN, BUFIOREQ_PFN, PAGING_RING_PFN, MONITOR_RING_PFN, SHARING_RING_PFN,
+    VM86_TSS_SIZED, CONSOLE_PFN, ACPI_IOPORTS_LOCATION, VIRIDIAN, IDENT_PT,
+    VM_GENERATION_ID_ADDR, IOREQ_SERVER_PFN, NR_IOREQ_SERVER_PAGES, X87_FIP_WIDTH, MCA_CAP,
+)  # fmt: skip
+# The new host has event channels of its own, and PAE is never off since Xen 4.14.
+NOT_APPLIED = frozenset({STORE_EVTCHN, CONSOLE_EVTCHN, PAE_ENABLED})
+# Pages shared with the host's programs: what stood in them was said to the old ones.
+SHARED_PAGES = frozenset({STORE_PFN, IOREQ_PFN, BUFIOREQ_PFN, CONSOLE_PFN})
 
 PARAM_NAMES = {
     0: "CALLBACK_IRQ",
-    1: "STORE_PFN",
-    2: "STORE_EVTCHN",
-    4: "PAE_ENABLED",
-    5: "IOREQ_PFN",
-    6: "BUFIOREQ_PFN",
+    STORE_PFN: "STORE_PFN",
+    STORE_EVTCHN: "STORE_EVTCHN",
+    PAE_ENABLED: "PAE_ENABLED",
+    IOREQ_PFN: "IOREQ_PFN",
+    BUFIOREQ_PFN: "BUFIOREQ_PFN",
     VIRIDIAN: "VIRIDIAN",
     10: "TIMER_MODE",
     11: "HPET_ENABLED",
-    12: "IDENT_PT",
+    IDENT_PT: "IDENT_PT",
     13: "DM_DOMAIN",
     14: "ACPI_S_STATE",
     15: "VM86_TSS",
     16: "VPT_ALIGN",
-    17: "CONSOLE_PFN",
-    18: "CONSOLE_EVTCHN",
-    19: "ACPI_IOPORTS_LOCATION",
+    CONSOLE_PFN: "CONSOLE_PFN",
+    CONSOLE_EVTCHN: "CONSOLE_EVTCHN",
+    ACPI_IOPORTS_LOCATION: "ACPI_IOPORTS_LOCATION",
     20: "MEMORY_EVENT_CR0",
     21: "MEMORY_EVENT_CR3",
     22: "MEMORY_EVENT_CR4",
@@ -51,16 +67,16 @@ PARAM_NAMES = {
     24: "NESTEDHVM",
     25: "MEMORY_EVENT_SINGLE_STEP",
     26: "BUFIOREQ_EVTCHN",
-    27: "PAGING_RING_PFN",
-    28: "MONITOR_RING_PFN",
-    29: "SHARING_RING_PFN",
+    PAGING_RING_PFN: "PAGING_RING_PFN",
+    MONITOR_RING_PFN: "MONITOR_RING_PFN",
+    SHARING_RING_PFN: "SHARING_RING_PFN",
     30: "MEMORY_EVENT_MSR",
     31: "TRIPLE_FAULT_REASON",
-    32: "IOREQ_SERVER_PFN",
-    33: "NR_IOREQ_SERVER_PAGES",
-    34: "VM_GENERATION_ID_ADDR",
+    IOREQ_SERVER_PFN: "IOREQ_SERVER_PFN",
+    NR_IOREQ_SERVER_PAGES: "NR_IOREQ_SERVER_PAGES",
+    VM_GENERATION_ID_ADDR: "VM_GENERATION_ID_ADDR",
     35: "ALTP2M",
-    36: "X87_FIP_WIDTH",
+    X87_FIP_WIDTH: "X87_FIP_WIDTH",
     VM86_TSS_SIZED: "VM86_TSS_SIZED",
     MCA_CAP: "MCA_CAP",
 }
@@ -143,12 +159,46 @@ class HvmParamsHandler(RecordHandler[HvmParams]):
         pairs = (ENTRY.pack(param.index, param.value) for param in state.params)
         return (HEADER.pack(len(state.params), state.reserved), b"".join(pairs))
 
+    def collect(self, domain: Domain) -> Iterator[HvmParams]:
+        hvm: HvmFacet | None = domain.facet("hvm")
+        if hvm is not None:
+            values = hvm.params()
+            found = (HvmParam(index, values.get(index, 0)) for index in SAVED)
+            yield HvmParams(tuple(param for param in found if param.value))
+
+    def apply(self, domain: Domain, state: HvmParams) -> None:
+        """Sets them in their order; pages shared with the host's programs begin empty."""
+        hvm: HvmFacet = domain.need_facet("hvm")
+        for param in state.params:
+            if param.index in NOT_APPLIED:
+                continue
+            if param.index in SHARED_PAGES and param.value:
+                _clear_page(domain, param)
+            hvm.set_param(param.index, param.value)
+
+    def key(self, state: HvmParams) -> Hashable:
+        """Images converted from the old format have two records, of different parameters:
+        both count. A later checkpoint's record has those of the one before."""
+        return frozenset(param.index for param in state.params)
+
     def describe(self, state: HvmParams, seen: Mapping[str, Any]) -> Any:
         return {
             "count": len(state.params),
             "reserved": state.reserved,
             "params": [_describe(param) for param in state.params],
         }
+
+
+def _clear_page(domain: Domain, param: HvmParam) -> None:
+    import numpy as np
+
+    from xsave import PFN_MASK
+
+    if param.value > int(PFN_MASK):
+        raise FieldError(field=param.name, expected="a pfn", got=hex(param.value))
+    pfns = np.array([param.value], np.uint64)
+    domain.populate(pfns)
+    domain.write_pages(pfns, np.zeros((1, domain.info.page_size), np.uint8))
 
 
 def _describe(param: HvmParam) -> dict[str, Any]:

@@ -31,7 +31,7 @@ from xsave import (
 
 from .info import PvInfo
 from .p2m_frames import P2mFrames, first_index, nr_frames
-from .vcpu_basic import VcpuBasic
+from .vcpu_basic import GDT_ENTS_PER_FRAME, MAX_GDT_ENTS, VcpuBasic
 
 if TYPE_CHECKING:
     from .vcpu_basic import VcpuContext32, VcpuContext64
@@ -42,9 +42,6 @@ _log = logging.getLogger(__name__)
 # of types then takes 128 MiB, one byte a pfn that was sent.
 MAX_TYPED_PFNS = 1 << 27
 MAX_VCPUS = 8192  # of any PV guest, Xen's MAX_VIRT_CPUS; a restorer knows its guest's own number
-
-GDT_ENTS_PER_FRAME = 512
-MAX_GDT_ENTS = 14 * GDT_ENTS_PER_FRAME  # the last two of 16 frames are Xen's own
 
 _CHUNK_SHIFT = 16
 _NO_FRAME = (1 << 64) - 1

@@ -5,11 +5,15 @@ Layout: libxc stream revision 3, X86_PV_INFO.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from xsave import Buffer, FieldError, GuestType, Layout, Phase, RecordHandler, layout, raw, u8
+
+if TYPE_CHECKING:
+    from xsave import Domain, PvFacet
 
 # What Xen runs: guest_width in bytes with pt_levels.
 LEGAL = ((4, 3), (8, 4))
@@ -58,3 +62,13 @@ class PvInfoHandler(RecordHandler[PvInfo]):
             guest_width=state.guest_width, pt_levels=state.pt_levels, reserved=state.reserved
         )
         return (fixed.encode(), state.trailing)
+
+    def collect(self, domain: Domain) -> Iterator[PvInfo]:
+        pv: PvFacet | None = domain.facet("pv")
+        if pv is not None:
+            width = pv.guest_width
+            yield PvInfo(width, dict(LEGAL)[width], bytes(6), b"")
+
+    def apply(self, domain: Domain, state: PvInfo) -> None:
+        pv: PvFacet = domain.need_facet("pv")
+        pv.set_guest_width(state.guest_width)

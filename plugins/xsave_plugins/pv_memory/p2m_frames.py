@@ -6,15 +6,25 @@ u64 pfn for each page that holds a part of the map.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from xsave import Buffer, FieldError, GuestType, Layout, Phase, RecordHandler, layout, u32
+from xsave import (
+    Buffer,
+    FieldError,
+    GuestType,
+    Layout,
+    Phase,
+    RecordHandler,
+    SourceError,
+    layout,
+    u32,
+)
 
 if TYPE_CHECKING:
-    from xsave import Entries
+    from xsave import Domain, Entries, PvFacet
 
 FRAME_SIZE = 4096  # xsave.PAGE_SIZE; asking for that would import numpy with the plugin
 
@@ -85,3 +95,30 @@ class P2mFramesHandler(RecordHandler[P2mFrames]):
         frames: Any = state.frames.astype("<u8", copy=False)
         head = _Range(start_pfn=state.start_pfn, end_pfn=state.end_pfn)
         return (head.encode(), frames.tobytes())
+
+    def collect(self, domain: Domain) -> Iterator[P2mFrames]:
+        pv: PvFacet | None = domain.facet("pv")
+        if pv is None:
+            return
+        frames = pv.p2m_frame_pfns()
+        end_pfn = domain.info.p2m_size - 1
+        if len(frames) != (expected := nr_frames(0, end_pfn, pv.guest_width)):
+            raise SourceError(
+                f"the guest's p2m has {len(frames)} pages; {expected} cover pfns 0-{end_pfn:#x}"
+            )
+        yield P2mFrames(0, end_pfn, frames)
+
+    def apply(self, domain: Domain, state: P2mFrames) -> None:
+        """Several of these make one list, later ones from their place in it on."""
+        import numpy as np
+
+        pv: PvFacet = domain.need_facet("pv")
+        start = first_index(state.start_pfn, pv.guest_width)
+        before = pv.p2m_frame_pfns()[:start]
+        if len(before) < start:
+            raise FieldError(
+                field="start_pfn", expected="pfns that follow those of the records before",
+                got=hex(state.start_pfn),
+            )  # fmt: skip
+        frames = np.concatenate((before, state.frames)).astype(np.uint64, copy=False)
+        pv.set_p2m_frame_pfns(frames, state.end_pfn + 1)

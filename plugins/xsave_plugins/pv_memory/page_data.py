@@ -1,7 +1,8 @@
 """PAGE_DATA of a PV guest: ordinary pages, page tables in canonical form, and holes.
 
 Layout and types: libxc stream revision 3, PAGE_DATA. The container has split the body
-into entries and pages; what is left to say is which types a PV guest can have.
+into entries and pages; what is left to say is which types a PV guest can have, and what
+becomes of page tables between host and image.
 """
 
 from __future__ import annotations
@@ -11,7 +12,10 @@ from typing import TYPE_CHECKING
 from xsave import RESERVED_TYPES, FieldError, GuestType, MemoryHandler
 
 if TYPE_CHECKING:
-    from xsave import PageBatch
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from xsave import Domain, Entries, PageBatch, Pages
 
 
 class PvPageDataHandler(MemoryHandler):
@@ -26,3 +30,20 @@ class PvPageDataHandler(MemoryHandler):
             raise FieldError(
                 field=f"type of pfn {pfn:#x}", expected="0-4 or 9-15", got=f"{kind} (reserved)"
             )
+
+    def normalise(self, domain: Domain, entries: Entries, pages: Pages) -> NDArray[np.bool_] | None:
+        """Page tables in canonical form. False for a table that refers to a frame that is
+        not (or no longer) the guest's."""
+        from .page_tables import normalise_tables
+
+        return normalise_tables(domain, entries, pages)
+
+    def localise(self, domain: Domain, entries: Entries, pages: Pages) -> None:
+        from .page_tables import localise_tables
+
+        localise_tables(domain, entries, pages)
+
+    def finish(self, domain: Domain, entries: Entries) -> None:
+        from .completion import complete
+
+        complete(domain, entries)

@@ -6,8 +6,8 @@ copy: machine addresses and event bits in it are those of the source host.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
@@ -27,6 +27,9 @@ from xsave import (
     u32,
     u64,
 )
+
+if TYPE_CHECKING:
+    from xsave import Domain, PvFacet
 
 
 @layout
@@ -146,7 +149,42 @@ class SharedInfoHandler(RecordHandler[SharedInfo]):
     def encode(self, state: SharedInfo) -> Sequence[Buffer]:
         return (state.page,)
 
+    def collect(self, domain: Domain) -> Iterator[SharedInfo]:
+        """As it is: machine addresses in it mean something to the saving host only, and a
+        restorer knows which."""
+        pv: PvFacet | None = domain.facet("pv")
+        if pv is not None:
+            yield self.decode(memoryview(pv.shared_info()))
+
+    def apply(self, domain: Domain, state: SharedInfo) -> None:
+        pv: PvFacet = domain.need_facet("pv")
+        own = SharedInfo(pv.shared_info()).fields(pv.guest_width)
+        saved = state.fields(pv.guest_width)
+        pv.set_shared_info(merge(own, saved).encode())
+
     def describe(self, state: SharedInfo, seen: Mapping[str, Any]) -> Any:
         """In the width that ``xen.pv.info`` told, 8 if it was not seen."""
         info = seen.get("xen.pv.info")
         return to_json(state.fields(8 if info is None else info.guest_width))
+
+
+def merge(
+    own: SharedInfo64 | SharedInfo32, saved: SharedInfo64 | SharedInfo32
+) -> SharedInfo64 | SharedInfo32:
+    """The page of a domain being restored.
+
+    From the image come the vcpus' part and the architecture's, without the old p2m's mfn;
+    no event is pending, all are masked, and the wall clock is the new host's.
+
+    :param own: as the new host has made it.
+    """
+    nr_words = len(own.evtchn_mask)
+    arch = saved.arch.replace(pfn_to_mfn_frame_list_list=0)
+    if isinstance(arch, ArchSharedInfo32) and isinstance(own, SharedInfo32):
+        arch = arch.replace(wc_sec_hi=own.arch.wc_sec_hi)
+    return own.replace(
+        vcpu_info=tuple(one.replace(evtchn_pending_sel=0) for one in saved.vcpu_info),
+        evtchn_pending=(0,) * nr_words,
+        evtchn_mask=((1 << nr_words) - 1,) * nr_words,  # as many words as a word has bits
+        arch=arch,
+    )

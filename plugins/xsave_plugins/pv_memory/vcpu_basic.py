@@ -7,10 +7,11 @@ Layout: the 8-byte vcpu header, then Xen's public ``vcpu_guest_context``, 5168 b
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from xsave import (
     Buffer,
@@ -19,6 +20,7 @@ from xsave import (
     Layout,
     Phase,
     RecordHandler,
+    SourceError,
     layout,
     nested,
     raw,
@@ -28,7 +30,15 @@ from xsave import (
     u64,
 )
 
-from .vcpu import VcpuHeader
+from .frames import mfn_of, pfn_of
+from .vcpu import VcpuHeader, collect_bodies
+
+if TYPE_CHECKING:
+    from xsave import Domain, PvFacet
+
+ONLINE = 1 << 5  # of flags
+GDT_ENTS_PER_FRAME = 512
+MAX_GDT_ENTS = 14 * GDT_ENTS_PER_FRAME  # the last two of 16 frames are Xen's own
 
 FLAGS = {
     "i387_valid": (0, 1),
@@ -182,6 +192,13 @@ class VcpuContext64(Layout):
         """The user mode's top page table; None where bit 0 says there is none."""
         return self.ctrlreg[1] >> 12 if self.ctrlreg[1] & 1 else None
 
+    @staticmethod
+    def make_cr3(frame: int) -> int:
+        return frame << 12
+
+    def with_start_info(self, frame: int) -> VcpuContext64:
+        return self.replace(user_regs=self.user_regs.replace(rdx=frame))
+
 
 @layout
 class VcpuContext32(Layout):
@@ -221,11 +238,31 @@ class VcpuContext32(Layout):
         """A 32-bit guest has one page table for both modes."""
         return None
 
+    @staticmethod
+    def make_cr3(frame: int) -> int:
+        return (frame << 12 | frame >> 20) & 0xFFFFFFFF
+
+    def with_start_info(self, frame: int) -> VcpuContext32:
+        return self.replace(user_regs=self.user_regs.replace(edx=frame))
+
 
 CONTEXTS: dict[int, type[VcpuContext64] | type[VcpuContext32]] = {
     VcpuContext64.SIZE: VcpuContext64,
     VcpuContext32.SIZE: VcpuContext32,
 }
+
+
+def decode_context(blob: memoryview) -> VcpuContext64 | VcpuContext32:
+    """By its size, one of both widths."""
+    kind = CONTEXTS.get(len(blob))
+    if kind is None:
+        raise FieldError(
+            field="context",
+            expected=f"{VcpuContext64.SIZE} bytes (64-bit guest)"
+            f" or {VcpuContext32.SIZE} bytes (32-bit guest)",
+            got=f"{len(blob)} bytes",
+        )
+    return kind.decode(blob)
 
 
 @frozen
@@ -247,17 +284,70 @@ class VcpuBasicHandler(RecordHandler[VcpuBasic]):
 
     def decode(self, body: memoryview) -> VcpuBasic:
         header = VcpuHeader.decode_at(body, 0)
-        blob = body[VcpuHeader.SIZE :]
-        kind = CONTEXTS.get(len(blob))
-        if kind is None:
-            raise FieldError(
-                field="context",
-                expected=f"{VcpuContext64.SIZE} bytes (64-bit guest)"
-                f" or {VcpuContext32.SIZE} bytes (32-bit guest)",
-                got=f"{len(blob)} bytes",
-            )
-        return VcpuBasic(header.vcpu_id, header.reserved, kind.decode(blob))
+        context = decode_context(body[VcpuHeader.SIZE :])
+        return VcpuBasic(header.vcpu_id, header.reserved, context)
 
     def encode(self, state: VcpuBasic) -> Sequence[Buffer]:
         header = VcpuHeader(vcpu_id=state.vcpu_id, reserved=state.reserved)
         return (header.encode(), state.context.encode())
+
+    def collect(self, domain: Domain) -> Iterator[VcpuBasic]:
+        """With pfns for the host's mfns."""
+        for body in collect_bodies(domain, "basic"):
+            state = self.decode(body)
+            pv: PvFacet = domain.need_facet("pv")
+            if state.context.gdt_ents > MAX_GDT_ENTS:
+                raise SourceError(f"vcpu {state.vcpu_id}: {state.context.gdt_ents} GDT entries")
+            context = _turn(state, partial(pfn_of, pv))
+            if user := context.ctrlreg[1] if context.GUEST_WIDTH == 8 else 0:
+                pfn = pfn_of(pv, user >> 12, f"vcpu {state.vcpu_id}: CR1")
+                context = _with_ctrlreg(context, 1, pfn << 12 | 1)
+            yield evolve(state, context=context)
+
+    def apply(self, domain: Domain, state: VcpuBasic) -> None:
+        """With this host's mfns for the pfns. Only online vcpus are saved, so it is one."""
+        pv: PvFacet = domain.need_facet("pv")
+        context, width = state.context, pv.guest_width
+        if width != context.GUEST_WIDTH:
+            raise FieldError(
+                field=f"vcpu {state.vcpu_id}: context", expected=f"that of width {width}",
+                got=f"that of width {context.GUEST_WIDTH}",
+            )  # fmt: skip
+        if context.gdt_ents > MAX_GDT_ENTS:
+            raise FieldError(
+                field=f"vcpu {state.vcpu_id}: gdt_ents", expected=f"at most {MAX_GDT_ENTS}",
+                got=str(context.gdt_ents),
+            )  # fmt: skip
+        new = _turn(state, partial(mfn_of, pv))
+        if (user := context.cr1_pfn) is not None:
+            mfn = mfn_of(pv, user, f"vcpu {state.vcpu_id}: CR1")
+            new = _with_ctrlreg(new, 1, mfn << 12)
+        new = new.replace(flags=new.flags | ONLINE)
+        pv.set_vcpu_state(state.vcpu_id, "basic", new.encode())
+
+    def key(self, state: VcpuBasic) -> int:
+        return state.vcpu_id
+
+
+def _turn(state: VcpuBasic, turn: Callable[[int, str], int]) -> VcpuContext64 | VcpuContext32:
+    """The context with other frame numbers, but for CR1.
+
+    :param turn: a frame number and what holds it to the new frame number.
+    """
+    context, where = state.context, f"vcpu {state.vcpu_id}"
+    if state.vcpu_id == 0:
+        frame = turn(context.start_info_pfn, f"{where}: start_info")
+        context = context.with_start_info(frame)
+    nr_frames = -(-context.gdt_ents // GDT_ENTS_PER_FRAME)
+    gdt = tuple(turn(frame, f"{where}: GDT") for frame in context.gdt_frames[:nr_frames])
+    context = context.replace(gdt_frames=gdt + context.gdt_frames[nr_frames:])
+    cr3 = context.make_cr3(turn(context.cr3_pfn, f"{where}: CR3"))
+    return _with_ctrlreg(context, 3, cr3)
+
+
+def _with_ctrlreg(
+    context: VcpuContext64 | VcpuContext32, number: int, value: int
+) -> VcpuContext64 | VcpuContext32:
+    ctrlreg = list(context.ctrlreg)
+    ctrlreg[number] = value
+    return context.replace(ctrlreg=tuple(ctrlreg))

@@ -7,7 +7,8 @@ their capabilities, 56 with their banks' controls, 64 since Xen 4.10.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
@@ -26,7 +27,10 @@ from xsave import (
     u64,
 )
 
-from .vcpu import VcpuHeader
+from .vcpu import VcpuHeader, apply_body, collect_bodies
+
+if TYPE_CHECKING:
+    from xsave import Domain
 
 MAX_SIZE = 128  # bytes: the room Xen's restorer has for one
 
@@ -104,3 +108,12 @@ class VcpuExtendedHandler(RecordHandler[VcpuExtended]):
         header = VcpuHeader(vcpu_id=state.vcpu_id, reserved=state.reserved)
         context = state.context.encode() if state.context is not None else b""
         return (header.encode(), context, state.rest)
+
+    def collect(self, domain: Domain) -> Iterator[VcpuExtended]:
+        return map(self.decode, collect_bodies(domain, "extended"))
+
+    def apply(self, domain: Domain, state: VcpuExtended) -> None:
+        apply_body(domain, "extended", b"".join(self.encode(state)))
+
+    def key(self, state: VcpuExtended) -> int:
+        return state.vcpu_id

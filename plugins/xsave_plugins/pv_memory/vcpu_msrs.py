@@ -5,7 +5,8 @@ Layout: the 8-byte vcpu header, then 16-byte entries (Xen's ``xen_domctl_vcpu_ms
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
@@ -21,7 +22,10 @@ from xsave import (
     u64,
 )
 
-from .vcpu import VcpuHeader
+from .vcpu import VcpuHeader, apply_body, collect_bodies
+
+if TYPE_CHECKING:
+    from xsave import Domain
 
 # Those that Xen after 4.22 takes; other versions knew others, so none is refused here.
 MSR_NAMES = {
@@ -76,3 +80,12 @@ class VcpuMsrsHandler(RecordHandler[VcpuMsrs]):
     def encode(self, state: VcpuMsrs) -> Sequence[Buffer]:
         header = VcpuHeader(vcpu_id=state.vcpu_id, reserved=state.reserved)
         return [header.encode(), *(entry.encode() for entry in state.entries)]
+
+    def collect(self, domain: Domain) -> Iterator[VcpuMsrs]:
+        return map(self.decode, collect_bodies(domain, "msrs"))
+
+    def apply(self, domain: Domain, state: VcpuMsrs) -> None:
+        apply_body(domain, "msrs", b"".join(self.encode(state)))
+
+    def key(self, state: VcpuMsrs) -> int:
+        return state.vcpu_id

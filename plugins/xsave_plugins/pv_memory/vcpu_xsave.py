@@ -6,7 +6,8 @@ anything) an XSAVE area in the processor's standard format, not compacted.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
@@ -22,7 +23,10 @@ from xsave import (
     u64,
 )
 
-from .vcpu import VcpuHeader
+from .vcpu import VcpuHeader, apply_body, collect_bodies
+
+if TYPE_CHECKING:
+    from xsave import Domain
 
 # State components by bit, as the processor manuals number them.
 COMPONENTS = {
@@ -106,3 +110,12 @@ class VcpuXsaveHandler(RecordHandler[VcpuXsave]):
         xcr = state.xcr.encode() if state.xcr is not None else b""
         area = state.area.encode() if state.area is not None else b""
         return (header.encode(), xcr, area, state.components)
+
+    def collect(self, domain: Domain) -> Iterator[VcpuXsave]:
+        return map(self.decode, collect_bodies(domain, "xsave"))
+
+    def apply(self, domain: Domain, state: VcpuXsave) -> None:
+        apply_body(domain, "xsave", b"".join(self.encode(state)))
+
+    def key(self, state: VcpuXsave) -> int:
+        return state.vcpu_id

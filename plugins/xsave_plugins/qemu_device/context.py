@@ -7,8 +7,8 @@ an opaque one (converted legacy streams may hold a stand-in).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
@@ -16,6 +16,9 @@ from xsave import Buffer, FieldError, GuestType, Phase, RecordHandler, to_json
 
 from .emulator import EmulatorHeader
 from .savevm import DEVICES, MAGIC, MIN_BYTES, VERSIONS, Section, Walk, walk
+
+if TYPE_CHECKING:
+    from xsave import DeviceModelFacet, Domain
 
 # Of one section, or of an opaque blob, that is shown as hex.
 SHOWN_BYTES = 1 << 16
@@ -56,6 +59,17 @@ class QemuContextHandler(RecordHandler[QemuContext]):
 
     def encode(self, state: QemuContext) -> Sequence[Buffer]:
         return (state.emulator.encode(), state.blob)
+
+    def collect(self, domain: Domain) -> Iterator[QemuContext]:
+        """One, of a domain that has a device model."""
+        model: DeviceModelFacet | None = domain.facet("device_model")
+        if model is not None:
+            header = EmulatorHeader(emulator_id=model.emulator, index=0)
+            yield QemuContext(header, model.state())
+
+    def apply(self, domain: Domain, state: QemuContext) -> None:
+        model: DeviceModelFacet = domain.need_facet("device_model")
+        model.load(state.emulator.emulator_id, state.blob)
 
     def describe(self, state: QemuContext, seen: Mapping[str, Any]) -> Any:
         shown: dict[str, Any] = {

@@ -10,14 +10,17 @@ Old QEMUs keep where they moved memory to: ``physmap/<hex>/start_addr``, ``.../s
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 from xsave import Buffer, FieldError, GuestType, Phase, RecordHandler, to_json
 
 from .emulator import EmulatorHeader
+
+if TYPE_CHECKING:
+    from xsave import DeviceModelFacet, Domain
 
 _PHYSMAP_KEY = re.compile(r"physmap/([0-9a-fA-F]{1,16})/(start_addr|size|name)")
 _HEX = re.compile(r"[0-9a-fA-F]{1,16}")
@@ -71,6 +74,18 @@ class XenstoreDataHandler(RecordHandler[XenstoreData]):
     def encode(self, state: XenstoreData) -> Sequence[Buffer]:
         strings = [string for pair in state.pairs for string in pair]
         return (state.emulator.encode(), *(string + b"\0" for string in strings))
+
+    def collect(self, domain: Domain) -> Iterator[XenstoreData]:
+        """None where the device model keeps nothing there, which is usual."""
+        model: DeviceModelFacet | None = domain.facet("device_model")
+        if model is not None and (data := model.xenstore_data()):
+            header = EmulatorHeader(emulator_id=model.emulator, index=0)
+            yield self.decode(memoryview(header.encode() + data))
+
+    def apply(self, domain: Domain, state: XenstoreData) -> None:
+        model: DeviceModelFacet = domain.need_facet("device_model")
+        _, *strings = self.encode(state)
+        model.load_xenstore_data(state.emulator.emulator_id, b"".join(strings))
 
     def describe(self, state: XenstoreData, seen: Mapping[str, Any]) -> Any:
         return {

@@ -5,12 +5,15 @@ Layout: libxc stream revision 3, X86_CPUID_POLICY: an array of 24-byte leaves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
 from xsave import Buffer, FieldError, Layout, Phase, RecordHandler, layout, to_json, u32
+
+if TYPE_CHECKING:
+    from xsave import Domain, X86Facet
 
 NO_SUBLEAF = 0xFFFFFFFF
 # Ours, so that a hostile body cannot become millions of objects. Xen's own limit is the
@@ -53,6 +56,16 @@ class CpuidPolicyHandler(RecordHandler[CpuidPolicy]):
 
     def encode(self, state: CpuidPolicy) -> Sequence[Buffer]:
         return [leaf.encode() for leaf in state.leaves]
+
+    def collect(self, domain: Domain) -> Iterator[CpuidPolicy]:
+        """None from a host that has no such policy (Xen before 4.14)."""
+        x86: X86Facet | None = domain.facet("x86")
+        if x86 is not None and (leaves := x86.cpuid_policy()):
+            yield self.decode(memoryview(leaves))
+
+    def apply(self, domain: Domain, state: CpuidPolicy) -> None:
+        x86: X86Facet = domain.need_facet("x86")
+        x86.set_cpuid_policy(b"".join(self.encode(state)))
 
     def describe(self, state: CpuidPolicy, seen: Mapping[str, Any]) -> Any:
         """As the state, with ``null`` as the subleaf of a leaf that has none."""

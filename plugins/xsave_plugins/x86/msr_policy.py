@@ -5,11 +5,15 @@ Layout: libxc stream revision 3, X86_MSR_POLICY: an array of 16-byte entries.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
 from xsave import Buffer, FieldError, Layout, Phase, RecordHandler, layout, u32, u64
+
+if TYPE_CHECKING:
+    from xsave import Domain, X86Facet
 
 # Those seen in real images; a register of another index is carried without a name.
 MSR_NAMES = {0xCE: "PLATFORM_INFO", 0x10A: "ARCH_CAPABILITIES"}
@@ -48,3 +52,13 @@ class MsrPolicyHandler(RecordHandler[MsrPolicy]):
 
     def encode(self, state: MsrPolicy) -> Sequence[Buffer]:
         return [entry.encode() for entry in state.entries]
+
+    def collect(self, domain: Domain) -> Iterator[MsrPolicy]:
+        """None from a host that has no such policy (Xen before 4.14)."""
+        x86: X86Facet | None = domain.facet("x86")
+        if x86 is not None and (entries := x86.msr_policy()):
+            yield self.decode(memoryview(entries))
+
+    def apply(self, domain: Domain, state: MsrPolicy) -> None:
+        x86: X86Facet = domain.need_facet("x86")
+        x86.set_msr_policy(b"".join(self.encode(state)))

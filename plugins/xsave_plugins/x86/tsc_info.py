@@ -6,7 +6,13 @@ Xen's own control structure and the legacy chunk order them differently.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
 from xsave import Layout, LayoutHandler, Phase, layout, u32, u64
+
+if TYPE_CHECKING:
+    from xsave import Domain, X86Facet
 
 MODES = {0: "default", 1: "always_emulate", 2: "native", 3: "pvrdtscp"}
 
@@ -29,3 +35,13 @@ class TscInfoHandler(LayoutHandler):
     summary = "time-stamp counter: mode, frequency, elapsed time"
     phase = Phase.END_OF_CHECKPOINT
     layout = TscInfo
+
+    def collect(self, domain: Domain) -> Iterator[TscInfo]:
+        x86: X86Facet | None = domain.facet("x86")
+        if x86 is not None:
+            yield TscInfo(*x86.tsc_info(), reserved=0)
+
+    def apply(self, domain: Domain, state: Layout) -> None:
+        assert isinstance(state, TscInfo)
+        x86: X86Facet = domain.need_facet("x86")
+        x86.set_tsc_info(state.mode, state.khz, state.nsec, state.incarnation)

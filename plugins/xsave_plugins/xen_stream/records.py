@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from attrs import frozen
 
@@ -23,7 +23,9 @@ from . import framing as f
 from .headers import Fault, libxc_fault, libxl_fault, xl_fault
 
 if TYPE_CHECKING:
-    from xsave import Entries
+    from xsave import Domain, Entries
+
+S = TypeVar("S")
 
 
 def _refuse(fault: Fault | None) -> None:
@@ -46,10 +48,27 @@ class XlFileHeader:
     has_config_len: bool
 
 
-class XlHeaderHandler(RecordHandler[XlFileHeader]):
+class _HeaderHandler(RecordHandler[S]):
+    """A container's header. A domain has none: the writer of that container makes it, and a
+    domain being restored has been built from what it says."""
+
+    phase = Phase.HEADER
+
+    def apply(self, domain: Domain, state: S) -> None:
+        pass
+
+
+class _MarkHandler(EmptyHandler):
+    """A mark that each saved domain's stream has once, if it is a guest of Xen's kinds."""
+
+    def collect(self, domain: Domain) -> Iterator[None]:
+        if domain.info.guest_type in f.BOTH:
+            yield None
+
+
+class XlHeaderHandler(_HeaderHandler[XlFileHeader]):
     name = f.XL_HEADER
     summary = "xl file header with the domain's configuration"
-    phase = Phase.HEADER
 
     def decode(self, body: memoryview) -> XlFileHeader:
         header = f.XlHeader.decode_at(body, 0)
@@ -96,10 +115,9 @@ class LibxlHeader:
     converted_from_legacy: bool
 
 
-class LibxlHeaderHandler(RecordHandler[LibxlHeader]):
+class LibxlHeaderHandler(_HeaderHandler[LibxlHeader]):
     name = f.LIBXL_STREAM_HEADER
     summary = "libxl stream header"
-    phase = Phase.HEADER
     after = frozenset({f.XL_HEADER})
 
     def decode(self, body: memoryview) -> LibxlHeader:
@@ -130,10 +148,9 @@ class LibxcHeader:
     domain: f.DomainHeader
 
 
-class LibxcHeaderHandler(RecordHandler[LibxcHeader]):
+class LibxcHeaderHandler(_HeaderHandler[LibxcHeader]):
     name = f.LIBXC_STREAM_HEADER
     summary = "libxc image header and domain header"
-    phase = Phase.HEADER
     after = frozenset({f.LIBXC_CONTEXT})
 
     def decode(self, body: memoryview) -> LibxcHeader:
@@ -161,7 +178,7 @@ class LibxcContextHandler(EmptyHandler):
     after = frozenset({f.LIBXL_STREAM_HEADER})
 
 
-class StaticDataEndHandler(EmptyHandler):
+class StaticDataEndHandler(_MarkHandler):
     name = f.STATIC_DATA_END
     summary = "end of what is needed to build an empty guest (stream version 3)"
     phase = Phase.STATIC_DATA
@@ -206,7 +223,7 @@ class CheckpointDirtyPfnListHandler(RecordHandler[PfnList]):
         return (state.pfns.astype("<u8", copy=False).tobytes(),)
 
 
-class LibxcEndHandler(EmptyHandler):
+class LibxcEndHandler(_MarkHandler):
     name = f.LIBXC_END
     summary = "end of the libxc stream"
     phase = Phase.END_OF_CHECKPOINT
@@ -227,7 +244,7 @@ class CheckpointStateHandler(LayoutHandler):
     layout = f.CheckpointState
 
 
-class LibxlEndHandler(EmptyHandler):
+class LibxlEndHandler(_MarkHandler):
     name = f.LIBXL_END
     summary = "end of the libxl stream"
     phase = Phase.END
