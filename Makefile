@@ -34,6 +34,7 @@ $(VENV)/made: pyproject.toml $(wildcard plugins_contrib/*/pyproject.toml)
 	$(BIN)/pip install --quiet --disable-pip-version-check --upgrade pip
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable plugins_contrib/xsave-vtpm
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable plugins_contrib/xsave-swapslots
 	@touch $@
 
 clean:

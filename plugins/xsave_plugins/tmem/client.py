@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Final
 
-from xsave import FieldError, Layout, LayoutHandler, Phase, layout, u32
+from xsave import Domain, FieldError, Layout, LayoutHandler, Phase, layout, u32
+
+if TYPE_CHECKING:
+    from .facet import TmemFacet
 
 MAX_POOLS = 16
 OID_WORDS: Final = {0: 1, 1: 3}  # by ABI version
@@ -54,3 +58,15 @@ class TmemClientHandler(LayoutHandler):
             if value == _NO_VALUE:
                 raise FieldError(field=field, expected="a value", got="-1, which means an error")
         return client
+
+    def collect(self, domain: Domain) -> Iterable[TmemClient]:
+        facet: TmemFacet | None = domain.facet("tmem")
+        client = None if facet is None else facet.client()
+        return () if client is None else (TmemClient(*client),)
+
+    def apply(self, domain: Domain, state: Layout) -> None:
+        assert isinstance(state, TmemClient)
+        facet: TmemFacet = domain.need_facet("tmem")
+        facet.create_client(
+            state.abi_version, state.max_pools, state.flags, state.weight, state.cap
+        )

@@ -13,8 +13,12 @@ from .client import OID_WORDS
 from .pool import check_pool_id
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
+
+    from .facet import Handle
 
     Oids = NDArray[np.uint64]
     Indexes = NDArray[np.uint32]
@@ -79,6 +83,19 @@ def read_indexes(body: bytes, header: HandlesHeader) -> Indexes:
 
     offset = HandlesHeader.SIZE + 8 * header.nr_handles * header.oid_words
     return np.frombuffer(body, "<u4", header.nr_handles, offset)
+
+
+def as_arrays(handles: Sequence[Handle]) -> tuple[Oids, Indexes]:
+    """(n, words) u64 and (n,) u32, of at least one handle."""
+    import numpy as np
+
+    oids = np.array([oid for oid, _ in handles], np.uint64)
+    return oids, np.array([index for _, index in handles], np.uint32)
+
+
+def as_handles(oids: Oids, indexes: Indexes) -> list[Handle]:
+    """The way back."""
+    return [(tuple(oid), index) for oid, index in zip(oids.tolist(), indexes.tolist(), strict=True)]
 
 
 def as_bytes(array: NDArray[Any], dtype: str) -> memoryview:

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from xsave import Buffer, FieldError, Phase, RecordHandler
+from xsave import Buffer, Domain, FieldError, Phase, RecordHandler
 
 from .handles import (
     HandlesHeader,
+    as_arrays,
     as_bytes,
+    as_handles,
     check_size,
     read_header,
     read_indexes,
@@ -20,6 +22,7 @@ from .handles import (
 )
 
 if TYPE_CHECKING:
+    from .facet import Handle, TmemFacet
     from .handles import Indexes, Oids
 
 NR_HANDLES_MAX = 1 << 16
@@ -36,6 +39,11 @@ class TmemInvalidate:
     pool_id: int
     oids: Oids = field(repr=False)
     indexes: Indexes | None = field(repr=False)
+
+    @classmethod
+    def of(cls, pool_id: int, handles: Sequence[Handle], *, whole_objects: bool) -> TmemInvalidate:
+        oids, indexes = as_arrays(handles)
+        return cls(pool_id, oids, None if whole_objects else indexes)
 
 
 class TmemInvalidateHandler(RecordHandler[TmemInvalidate]):
@@ -65,6 +73,15 @@ class TmemInvalidateHandler(RecordHandler[TmemInvalidate]):
         return (
             (head, oids) if state.indexes is None else (head, oids, as_bytes(state.indexes, "<u4"))
         )
+
+    def apply(self, domain: Domain, state: TmemInvalidate) -> None:
+        facet: TmemFacet = domain.need_facet("tmem")
+        if state.indexes is None:
+            for oid in state.oids.tolist():
+                facet.restore_flush(state.pool_id, tuple(oid), None)
+        else:
+            for oid, index in as_handles(state.oids, state.indexes):
+                facet.restore_flush(state.pool_id, oid, index)
 
     def describe(self, state: TmemInvalidate, seen: Mapping[str, Any]) -> Any:
         oids = [show_oid(oid) for oid in state.oids]

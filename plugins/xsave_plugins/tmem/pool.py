@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
-from xsave import FieldError, Layout, LayoutHandler, Phase, layout, to_json, u32, u64
+from xsave import Domain, FieldError, Layout, LayoutHandler, Phase, layout, to_json, u32, u64
 
 from .client import MAX_POOLS
+
+if TYPE_CHECKING:
+    from .facet import TmemFacet
 
 PAGE_BYTES = 4096
 
 PERSISTENT, SHARED, PRECOMPRESSED = 1 << 0, 1 << 1, 1 << 2
 _RESERVED = 1 << 3 | 0xFFFF << 8
+_VERSION_SHIFT = 24
 _FLAGS: Final = {
     "persistent": (0, 1),
     "shared": (1, 1),
@@ -62,6 +66,20 @@ class TmemPoolHandler(LayoutHandler):
                 field="n_pages", expected="0 for an ephemeral pool", got=str(pool.n_pages)
             )
         return pool
+
+    def collect(self, domain: Domain) -> Iterable[TmemPool]:
+        facet: TmemFacet | None = domain.facet("tmem")
+        if facet is None or facet.client() is None:
+            return
+        for pool_id, flags, n_pages, low, high in facet.pools():
+            yield TmemPool(pool_id, flags, n_pages, (low, high))
+
+    def apply(self, domain: Domain, state: Layout) -> None:
+        """Without the ABI version: the host that creates the pool puts its own there."""
+        assert isinstance(state, TmemPool)
+        facet: TmemFacet = domain.need_facet("tmem")
+        low, high = state.uuid
+        facet.create_pool(state.pool_id, state.flags & (1 << _VERSION_SHIFT) - 1, (low, high))
 
     def describe(self, state: Layout, seen: Mapping[str, Any]) -> Any:
         assert isinstance(state, TmemPool)

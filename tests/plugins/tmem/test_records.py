@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xsave import ALL_GUESTS, FieldError, Phase, build_manager
+from xsave import ALL_GUESTS, FieldError, Phase, RecordType, build_manager
 from xsave.testing import HandlerSuite
 from xsave_plugins import tmem
 from xsave_plugins.tmem.client import TmemClientHandler
@@ -43,6 +43,23 @@ def pages(handles: Sequence[Handle], pool_id: int = 0, kind: int = 0, reserved: 
             *(struct.pack(f"<{words}Q", *oid) for oid, _ in handles),
             *(struct.pack("<I", index) for _, index in handles),
             *(struct.pack("<I4092x", place) for place in range(len(handles))),
+        )
+    )
+
+
+def held(
+    *pieces: bytes, codec: bytes = b"zlib", sizes: Sequence[int] = (), more: bytes = b""
+) -> bytes:
+    """Pages as their host held them, indexes 0, 1, 2 of one object."""
+    count = len(pieces)
+    return b"".join(
+        (
+            header(0, count, 1, 1),
+            struct.pack(f"<{count}Q{count}I", *[5] * count, *range(count)),
+            codec.ljust(16, b"\0"),
+            struct.pack(f"<{count}I", *(sizes or map(len, pieces))),
+            *pieces,
+            more,
         )
     )
 
@@ -110,6 +127,8 @@ class TestTmemPages(HandlerSuite):
         pages([((1,), 7), ((ONES - 1,), 7), ((1,), 0xFFFFFFFF)], pool_id=15),
         # two words of ones and a zero: an object like any other
         pages([((ONES, ONES, 0), 0), ((0, 0, 0), 0), ((0, 0, 0), 1)]),
+        held(b"x"),
+        held(b"abc", bytes(4096), b"y" * 4095, codec=b"lzo1x-999-zzzzz"),
     )
     refused = (
         b"",
@@ -118,6 +137,16 @@ class TestTmemPages(HandlerSuite):
         pages([((1,), 0)], pool_id=16),
         pages([((1, 2), 0)]),
         pages([((1,), 0)], kind=1),
+        pages([((1,), 0)], kind=2),
+        held(b"x", codec=b""),
+        held(b"x", codec=b"Zlib"),
+        held(b"x", codec=b"zl\0ib"),
+        held(b"x", codec=b"sixteen-letters-"),
+        held(b"x", b""),
+        held(bytes(4097)),
+        held(b"x", sizes=[2]),
+        held(b"x", more=b"\0"),
+        held(b"x")[:30],
         pages([((1,), 0)], reserved=1),
         pages([((1,), 0)]) + b"\0",
         pages([((1,), 0)])[:-1],
@@ -187,6 +216,23 @@ def test_pages_are_views_of_one_copy_in_the_order_of_the_record() -> None:
         (["0x1", "0x2", "0x3"], 9, True), (["0x1", "0x2", "0x3"], 8, False),
     ]  # fmt: skip
     assert shown[1]["first_bytes"] == (b"\1" + bytes(63)).hex()
+
+
+def test_pages_of_version_1_are_read_by_version_2() -> None:
+    table = build_manager([tmem]).handler_table()
+    for version in (1, 2):
+        assert table.get(RecordType("xen.tmem.pages", version)) is not None
+    assert table.get(RecordType("xen.tmem.pages", 3)) is None
+
+
+def test_pages_as_held_are_shown_with_their_codec_and_sizes() -> None:
+    handler = TmemPagesHandler()
+    state = handler.decode(memoryview(held(b"ab", bytes(4096))))
+    assert list(state.pieces()) == [b"ab", bytes(4096)]
+    assert state.nr_compressed == 1
+    shown = handler.describe(state, {})
+    assert (shown["encoding"]["name"], shown["codec"]) == ("compressed", "zlib")
+    assert [page["held_bytes"] for page in shown["pages"]] == [2, 4096]
 
 
 def test_a_repeated_handle_is_named() -> None:
