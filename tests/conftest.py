@@ -1,14 +1,15 @@
 """What tests of all folders share: where real images and other programs are, and which
 tests are left out where this machine has none.
 
-Tests marked ``peer`` need Xen's ``verify-stream-v2``, tests marked ``images`` the larger
-real images. Without them they are deselected, and the summary says so; with
-``XSAVE_REQUIRE_PEERS=1`` they are run all the same, and fail.
+Tests marked ``peer`` need Xen's ``verify-stream-v2``, tests marked ``browser`` Chromium, tests
+marked ``images`` the larger real images. Without them they are deselected, and the summary says
+so; with ``XSAVE_REQUIRE_PEERS=1`` they are run all the same, and fail.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -60,6 +61,12 @@ def find_peer() -> Path | None:
     return found[-1] if found else None
 
 
+def find_browser() -> Path | None:
+    """Chromium, as Debian or others install it."""
+    found = (shutil.which(name) for name in ("chromium", "chromium-browser", "google-chrome"))
+    return next((Path(path) for path in found if path is not None), None)
+
+
 def peers_are_required() -> bool:
     return os.environ.get("XSAVE_REQUIRE_PEERS") == "1"
 
@@ -86,6 +93,8 @@ def _missing(item: pytest.Item) -> Iterator[str]:
     needs_peer = item.get_closest_marker("peer") is not None
     if needs_peer and find_peer() is None and not peers_are_required():
         yield "there is no /usr/lib/xen-*/bin/verify-stream-v2 (Debian: xen-utils)"
+    if item.get_closest_marker("browser") is not None and find_browser() is None:
+        yield "there is no browser (Debian: chromium)"
     for marker in item.iter_markers("images"):
         names = marker.args or ("pv1", "pvh1", "hvmbios")
         if any(find_image(name) is None for name in names):
@@ -104,6 +113,14 @@ def peer() -> Path:
     """``verify-stream-v2``; fails where it was required and is not there."""
     program = find_peer()
     assert program is not None, "XSAVE_REQUIRE_PEERS=1, but there is no verify-stream-v2"
+    return program
+
+
+@pytest.fixture(scope="session")
+def browser() -> Path:
+    """Chromium; fails where it was required and is not there."""
+    program = find_browser()
+    assert program is not None, "XSAVE_REQUIRE_PEERS=1, but there is no chromium"
     return program
 
 

@@ -1,6 +1,7 @@
 #!/bin/sh
-# The main job on the bundled real image: an HVM guest that Xen 4.17.5 saved goes into a
-# native image and back, and not a bit is lost. Run by `make run`.
+# The main job, run by `make run`: the bundled real image, an HVM guest that Xen 4.17.5 saved, goes
+# into a native image and back, and not a bit is lost; then simulated guests that keep changing
+# their memory are saved, restored and moved while they run, and compared.
 set -eu
 cd "$(dirname "$0")/../.."
 out=$(mktemp -d "${TMPDIR:-/tmp}/xsave-run.XXXXXX")
@@ -34,5 +35,7 @@ xsave inspect "$out/guest.xsv" > "$out/inspected"
 head -n 40 "$out/inspected"
 
 size() { wc -c < "$1" | tr -d ' '; }
-printf '\nThe guest came back bit for bit: xl file %s bytes, native image %s bytes.\n' \
+step xsave run --plugins tmem,hvm
+
+printf '\nThe real guest came back bit for bit: xl file %s bytes, native image %s bytes.\n' \
   "$(size "$out/guest.save")" "$(size "$out/guest.xsv")"

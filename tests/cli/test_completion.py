@@ -45,7 +45,7 @@ def complete(run_xsave: Run, *words: str, **env: str) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["pl"], ["plugins"]),
+        (["plu"], ["plugins"]),
         (["run", "--work"], ["--workers"]),
         (["run", "--codec", "zs"], ["zstd"]),
         (["run", "--to", "libxc-"], ["libxc-v2", "libxc-v3"]),

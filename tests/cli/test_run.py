@@ -167,7 +167,7 @@ def test_a_domain_without_its_backend_is_a_usage_error(
     done = run_xsave(command, address, *dest)
     assert done.returncode == 2
     scheme = address.partition(":")[0]
-    assert f"no domain backend is named '{scheme}'; known: none" in done.stderr.decode()
+    assert f"no domain backend is named '{scheme}'; known: sim" in done.stderr.decode()
 
 
 BACKEND = """
@@ -194,7 +194,7 @@ def test_a_domain_is_no_image_and_known_backends_are_listed(
     assert done.returncode == 2
     assert b"toy:7 is a domain of backend toy" in done.stderr
     done = run_xsave("convert", small_image, "xen:7", env=env)
-    assert b"no domain backend is named 'xen'; known: toy" in done.stderr
+    assert b"no domain backend is named 'xen'; known: sim, toy" in done.stderr
 
 
 def test_a_file_with_a_colon_in_its_name_can_be_named(

@@ -17,17 +17,27 @@ def image_address(address: str, manager: PluginManager) -> str:
 
     :raises UsageError: it names a domain instead, or nothing that is known.
     """
+    if not names_domain(address, manager):
+        return address
+    scheme = address.partition(":")[0]
+    raise UsageError(
+        f"{address} is a domain of backend {scheme}; here only images are taken: "
+        f"files, pipes and - (xsave run {scheme}:... FILE makes one)"
+    )
+
+
+def names_domain(address: str, manager: PluginManager) -> bool:
+    """Whether it is a domain's address; an existing file is a file, whatever its name.
+
+    :raises UsageError: it looks like one, and no such backend is there.
+    """
     match = _SCHEME.match(address)
     if match is None or Path(address).exists():
-        return address
-    scheme = match[1]
-    if scheme in manager.backends.names():
-        raise UsageError(
-            f"{address} is a domain of backend {scheme}; here only images are taken: "
-            "files, pipes and -"
-        )
+        return False
+    if match[1] in manager.backends.names():
+        return True
     known = ", ".join(manager.backends.names()) or "none"
     raise UsageError(
-        f"no domain backend is named {scheme!r}; known: {known} "
+        f"no domain backend is named {match[1]!r}; known: {known} "
         f"(for a file of that name write ./{address})"
     )

@@ -6,12 +6,14 @@ from typing import Any
 
 import click
 
-from .options import pass_settings
+from .options import ADDRESS, pass_settings
 from .run import pipeline_options, take
 from .settings import Settings
 
 
 @click.command("convert")
+@click.argument("source", type=ADDRESS)
+@click.argument("dest", type=ADDRESS)
 @pipeline_options
 @pass_settings
 def command(settings: Settings, /, source: str, dest: str, **options: Any) -> int:
@@ -27,4 +29,10 @@ def command(settings: Settings, /, source: str, dest: str, **options: Any) -> in
       xsave convert guest.xsv guest.save --to xl
       zstd -dc guest.save.zst | xsave convert - guest.xsv
     """
-    return take(settings, source, dest, **options)
+    from ..manager import build_manager
+    from .addresses import image_address
+
+    settings.json_on_stderr = dest == "-"
+    manager = build_manager()
+    source, dest = image_address(source, manager), image_address(dest, manager)
+    return take(settings, source, dest, manager=manager, **options)

@@ -9,6 +9,7 @@ import click
 # With the line that ``xsave --help`` shows, so that help imports none of them.
 COMMANDS = {
     "run": "Take every record from a source to a destination.",
+    "plan": "Estimate how a live migration would go.",
     "convert": "Write an image in another format, or with another codec.",
     "inspect": "Show what is in an image: records, fields, pages.",
     "verify": "Find out whether an image is whole and right.",
@@ -33,6 +34,8 @@ _EPILOG = "\n".join([
     "\b",
     "Examples:",
     "  xsave run guest.save guest.xsv --codec zstd:1",
+    "  xsave run 'sim:pv?dirty=40M/s' guest.xsv --policy downtime:target=50ms",
+    "  xsave run --plugins tmem,hvm",
     "  xsave convert guest.xsv guest.save --to xl",
     "  xsave inspect guest.xsv",
     "  xsave verify guest.xsv && echo good",

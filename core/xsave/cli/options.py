@@ -72,9 +72,10 @@ CODEC = Name("codec", lambda manager: {e.item.name: e.item.summary for e in mana
 FORMAT = Name("format", _writable)
 PLUGIN = Name("plugin", _summaries)
 PLUGINS = Name("plugins", _summaries, is_list=True)
+POLICY = Name("policy", lambda manager: {e.item.name: e.item.summary for e in manager.policies})
 RECORD = Name("record", _records)
 ADDITION = Name("name=file", _records, ending="=")
-# Not looked at here: an address may be a path, -, or later a domain.
+# Not looked at here: an address may be a path, -, or a domain.
 ADDRESS = click.Path(allow_dash=True)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
+from ..quantities import size as size  # noqa: PLC0414  # for the commands
 from .settings import Settings
 
 # An image may hold any bytes; what a terminal would obey instead of show is spelt out.
@@ -94,17 +95,6 @@ def silence_stdout() -> None:
     when it ends."""
     with contextlib.suppress(OSError, ValueError), Path(os.devnull).open("wb") as nowhere:
         os.dup2(nowhere.fileno(), sys.stdout.fileno())
-
-
-def size(size_bytes: float) -> str:
-    """``25149291`` as ``24.0 MiB``."""
-    if size_bytes < 1024:
-        return f"{size_bytes:.0f} B"
-    for unit in ("KiB", "MiB", "GiB"):
-        size_bytes /= 1024
-        if size_bytes < 1024:
-            return f"{size_bytes:.1f} {unit}"
-    return f"{size_bytes / 1024:.1f} TiB"
 
 
 def columns(rows: Sequence[Sequence[str]], indent: str = "") -> list[str]:

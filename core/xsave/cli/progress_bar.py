@@ -99,12 +99,23 @@ def describe(progress: Progress) -> str:
     """For example ``run 45 %  56.2 MiB of 142.7 MiB  310.0 MiB/s  0:02 left``."""
     done, total = size(progress.bytes_done), progress.bytes_total
     rate = f"{size(progress.bytes_per_s)}/s"
+    if progress.iteration is not None:
+        return f"{progress.stage}  {_live(progress)}  {done}  {rate}  {clock(progress.elapsed_s)}"
     if not total:
         return f"{progress.stage}  {done}  {rate}  {clock(progress.elapsed_s)}"
     share = f"{100 * progress.bytes_done // total:3d} %"
     left = progress.remaining_s
     ahead = "" if left is None else f"  {clock(left)} left"
     return f"{progress.stage} {share}  {done} of {size(total)}  {rate}{ahead}"
+
+
+def _live(progress: Progress) -> str:
+    """For example ``iteration 2, dirtied at 41.2 MiB/s``."""
+    if progress.paused:
+        return "paused"
+    dirty = progress.dirty_bytes_per_s
+    told = "" if dirty is None else f", dirtied at {size(dirty)}/s"
+    return f"iteration {progress.iteration}{told}"
 
 
 def clock(seconds: float) -> str:

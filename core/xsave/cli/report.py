@@ -10,6 +10,7 @@ from ..pipeline.verify import VerifyReport
 from ..present import to_json
 from ..progress import RunReport
 from ..record import GuestType, ImageInfo
+from .live_report import save_as_json, save_as_text
 from .output import columns, size
 
 
@@ -26,6 +27,7 @@ def run_as_json(report: RunReport, added: list[str]) -> dict[str, Any]:
         "added": added,
         "left_out": report.left_out,
         "headers_left_out": report.headers_left_out,
+        "save": None if report.save is None else save_as_json(report.save, report.source.page_size),
     }
 
 
@@ -69,7 +71,10 @@ def run_as_text(report: RunReport, added: list[str]) -> list[str]:
         for name in report.headers_left_out
     ]
     rows += [("carried", f"{name}: no plugin in use understands it") for name in report.carried]
-    return [f"{describe(report.source)} -> {dest}", *columns(rows, "  "), *left_out(report, "  ")]
+    lines = [f"{describe(report.source)} -> {dest}", *columns(rows, "  ")]
+    if report.save is not None:
+        lines += save_as_text(report.save, report.source.page_size)
+    return [*lines, *left_out(report, "  ")]
 
 
 def left_out(report: RunReport, indent: str = "") -> list[str]:
@@ -95,6 +100,8 @@ def describe(info: ImageInfo) -> str:
     known = info.guest_type is not GuestType.UNKNOWN
     guest = f"an {info.guest_type.value} guest" if known else "a guest of unknown type"
     xen = f", Xen {info.xen_version}" if info.xen_version else ""
+    if info.format == "domain":
+        return f"domain {info.details.get('name', '')}, {guest}{xen}"
     return f"{info.format} image of {guest}{xen}"
 
 

@@ -8,6 +8,12 @@ from typing import Any
 
 import click
 
+from .live_options import (
+    domain_options,
+    only_given,
+    refuse_for_image,
+    refuse_policy_without_live,
+)
 from .options import (
     ADDITION,
     ADDRESS,
@@ -38,7 +44,7 @@ def _split_addition(
 
 
 def pipeline_options(function: F) -> F:
-    """Arguments and options of every name of the pipeline."""
+    """Options of every name of the pipeline."""
     for option in (
         telling_options,
         json_option,
@@ -61,39 +67,45 @@ def pipeline_options(function: F) -> F:
             "--to", type=FORMAT, metavar="FORMAT",
             help="The destination's format; by default by DEST's suffix, else native.",
         ),
-        click.argument("dest", type=ADDRESS),
-        click.argument("source", type=ADDRESS),
     ):  # fmt: skip
         function = option(function)
     return function
 
 
-def take(settings: Settings, source: str, dest: str, **options: Any) -> int:
-    """Run the pipeline and tell what it did. Returns the exit code."""
-    settings.json_on_stderr = dest == "-"
+def take(
+    settings: Settings, source: str, dest: str, report_file: str | None = None, **options: Any
+) -> int:
+    """Run the pipeline and tell what it did. Returns the exit code.
+
+    :param report_file: of the page to write, None for none.
+    """
     from ..errors import EXIT_OK, EXIT_PARTIAL
     from ..manager import build_manager
     from ..pipeline.run import run
-    from .addresses import image_address
     from .memory import keep_freed_memory
     from .output import write_json, write_stderr
     from .progress_bar import progress_shown
     from .report import left_out, run_as_json, run_as_text
 
     keep_freed_memory()
-    manager = build_manager()
+    manager = options.pop("manager", None) or build_manager()
     additions: dict[str, Path] = options.pop("add")
     options["workers"] = options["workers"] or 0
     with progress_shown(settings) as progress:
         report = run(
-            image_address(source, manager),
-            image_address(dest, manager),
+            source,
+            dest,
             manager=manager,
             progress=progress,
             add={name: _read_body(path) for name, path in additions.items()},
             **options,
         )
     added = list(additions)
+    if report_file is not None:
+        from ..report_html import run_page
+        from .report_file import write_page
+
+        write_page(report_file, run_page(report))
     if settings.json:
         write_json(settings, "run", run_as_json(report, added))
     elif settings.quiet:
@@ -113,14 +125,26 @@ def _read_body(path: Path) -> bytes:
 
 
 @click.command("run")
+@click.argument("source", type=ADDRESS, required=False)
+@click.argument("dest", type=ADDRESS, required=False)
 @pipeline_options
+@domain_options
 @pass_settings
-def command(settings: Settings, /, source: str, dest: str, **options: Any) -> int:
+def command(
+    settings: Settings, /, source: str | None, dest: str | None, report: str | None,
+    **options: Any,
+) -> int:  # fmt: skip
     """Take every record from SOURCE to DEST.
 
-    SOURCE is an image of any known format, also one compressed as a whole; its format is
-    recognised. DEST appears whole, or not at all. A single - is standard input or output.
-    The report goes to standard error.
+    Each is an image or a domain. An image may be of any known format, also compressed as a
+    whole; its format is recognised. A domain is named by a backend's address, such as sim:pv;
+    it is saved while it runs, and a new one runs when everything has arrived. DEST appears
+    whole, or not at all. A single - is standard input or output. The report goes to standard
+    error.
+
+    Without SOURCE and DEST the main job is shown on simulated guests: each is saved while it
+    runs, restored from its image, and moved while it runs, and is compared with what arrived.
+    The exit code is 1 if anything differs.
 
     A mandatory record whose plugin is missing, or not among --plugins, stops the run; an
     optional one is carried unchanged and reported. Where DEST's format has no place for an
@@ -132,5 +156,26 @@ def command(settings: Settings, /, source: str, dest: str, **options: Any) -> in
       xsave run guest.save.zst guest.xsv
       xsave run guest.xsv - --to xl | ssh host 'cat > guest.save'
       xsave run guest.save guest.xsv --plugins hvm --json
+      xsave run 'sim:pv?memory=64M&dirty=40M/s' guest.xsv --policy downtime:target=50ms
+      xsave run guest.xsv 'sim:pv?host=b'
+      xsave run 'sim:hvm?dirty=40M/s' 'sim:hvm?host=b' --limit 100M --report moved.html
+      xsave run --plugins tmem,hvm
     """
-    return take(settings, source, dest, **options)
+    from ..errors import UsageError
+    from ..manager import build_manager
+    from .addresses import names_domain
+
+    settings.json_on_stderr = dest == "-"
+    refuse_policy_without_live(options)
+    if source is None:
+        from .main_job import take_main_job
+
+        return take_main_job(settings, report, options)
+    if dest is None:
+        raise UsageError(f"DEST is missing: where shall {source} go?")
+    manager = build_manager()
+    if not names_domain(source, manager):
+        refuse_for_image(source, options)
+    names_domain(dest, manager)  # refuses what looks like a domain and is none
+    given = only_given(options)
+    return take(settings, source, dest, report_file=report, manager=manager, **given)

@@ -1,0 +1,78 @@
+"""Options about domains that run, and what they make of each other."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import POLICY, F
+from .rates import RATE
+
+if TYPE_CHECKING:
+    from ..manager import PluginManager
+
+# Of a domain as the source; the library's own defaults hold where they are not given.
+OF_A_SOURCE_DOMAIN = ("live", "policy", "then")
+
+
+def domain_options(function: F) -> F:
+    for option in (
+        click.option(
+            "--report", type=click.Path(dir_okay=False), metavar="FILE",
+            help="Write the report as one HTML page too, with plots; it needs nothing else.",
+        ),
+        click.option(
+            "--then", type=click.Choice(["resume", "pause", "destroy"]),
+            help="What becomes of a domain as SOURCE: by default it runs on, unless it went "
+            "into another domain; then it ends here before it runs there.",
+        ),
+        click.option(
+            "--limit", type=RATE, default=0, metavar="RATE",
+            help="Write at most so many bytes a second into DEST: 40M, 1.5G, 512K.",
+        ),
+        click.option(
+            "--policy", type=POLICY, metavar="NAME[:OPT=V,...]",
+            help="Decides when a domain is paused after its memory was sent while it ran; "
+            "by default fixed, as Xen does.",
+        ),
+        click.option(
+            "--live/--no-live", default=None,
+            help="Send a domain's memory while it runs (the default), or pause it first.",
+        ),
+    ):  # fmt: skip
+        function = option(function)
+    return function
+
+
+def only_given(options: dict[str, Any]) -> dict[str, Any]:
+    """Without those that were left to the library."""
+    return {
+        name: value
+        for name, value in options.items()
+        if value is not None or name not in OF_A_SOURCE_DOMAIN
+    }
+
+
+def refuse_for_image(source: str, options: dict[str, Any]) -> None:
+    """:raises UsageError: an option about a domain was given, and the source is an image."""
+    from ..errors import UsageError
+
+    for name in OF_A_SOURCE_DOMAIN:
+        if options[name] is not None:
+            said = "--no-live" if options[name] is False else f"--{name}"
+            raise UsageError(f"{said} is about a domain, and SOURCE {source} is an image")
+
+
+def refuse_policy_without_live(options: dict[str, Any]) -> None:
+    """:raises UsageError: nobody would ask it."""
+    from ..errors import UsageError
+
+    if options["live"] is False and options["policy"] is not None:
+        raise UsageError("--policy decides when a live domain is paused: not with --no-live")
+
+
+def check_policies(texts: list[str], manager: PluginManager) -> None:
+    """:raises UsageError: one of them is wrong: before anything is begun."""
+    for text in texts:
+        manager.choose_policy(text)
