@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+import weakref
 from collections.abc import Callable
 
 Lock = threading.RLock
@@ -15,10 +16,13 @@ MAX_TICK_S = 0.1
 
 class Runner:
     """A thread that calls ``tick`` with the seconds passed on a clock that never goes back,
-    about a hundred times a second."""
+    about a hundred times a second, until it is stopped, or nobody knows the guest any more.
+
+    :param tick: a method of the guest.
+    """
 
     def __init__(self, tick: Callable[[float], None], name: str) -> None:
-        self._tick = tick
+        self._tick = weakref.WeakMethod(tick)  # a thread alone keeps no guest alive
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"sim {name}", daemon=True)
         self._thread.start()
@@ -32,6 +36,10 @@ class Runner:
     def _run(self) -> None:
         last = time.monotonic()
         while not self._stop.wait(TICK_S):
+            tick = self._tick()
+            if tick is None:
+                return
             now = time.monotonic()
-            self._tick(min(now - last, MAX_TICK_S))
+            tick(min(now - last, MAX_TICK_S))
+            del tick
             last = now
