@@ -35,6 +35,7 @@ MACHINE = frozenset({
 ALLOWED = {
     "manager": {"time"},  # how long a plugin took to load
     "workers": {"os"},  # the number of processors
+    "pipeline.diff": {"os", "pathlib"},  # whether an image can be read twice
     "pipeline.ends": {"os", "pathlib"},  # whether an address is a file
     "pipeline.inspect": {"pathlib"},  # names of images
     "pipeline.run": {"datetime", "os", "pathlib"},  # when an image was made; names of images

@@ -51,6 +51,7 @@ _HOMES = {
         "HAS_PAGE", "IS_RESERVED", "PFN_MASK", "TYPE_SHIFT", "Entries", "Pages", "carries_page",
         "count_pages", "expand_runs", "runs", "zero_rows",
     ),
+    "pipeline.diff": ("DiffReport", "diff"),
     "pipeline.inspect": ("Inspection", "inspect", "read_pfns", "read_record"),
     "pipeline.run": ("run",),
     "pipeline.verify": ("VerifyReport", "verify"),
@@ -97,6 +98,7 @@ __all__ = [
     "DamageError",
     "Decision",
     "DeviceModelFacet",
+    "DiffReport",
     "Domain",
     "DomainInfo",
     "DuplicateNameError",
@@ -163,6 +165,7 @@ __all__ = [
     "build_manager",
     "carries_page",
     "count_pages",
+    "diff",
     "expand_runs",
     "hookimpl",
     "i8",
@@ -290,6 +293,7 @@ if TYPE_CHECKING:
         runs,
         zero_rows,
     )
+    from .pipeline.diff import DiffReport, diff
     from .pipeline.inspect import Inspection, inspect, read_pfns, read_record
     from .pipeline.run import run
     from .pipeline.verify import VerifyReport, verify

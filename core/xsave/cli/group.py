@@ -13,6 +13,7 @@ COMMANDS = {
     "convert": "Write an image in another format, or with another codec.",
     "inspect": "Show what is in an image: records, fields, pages.",
     "verify": "Find out whether an image is whole and right.",
+    "diff": "Show what differs between two images of one guest.",
     "plugins": "List the plugins and what each one provides.",
     "doctor": "Examine this installation, and say how to mend it.",
     "completion": "Print the completion script of a shell.",

@@ -52,6 +52,11 @@ def _node(label: str, value: Any, whole: bool) -> Node:
     return Node(label, "", children)
 
 
+def one_line(value: Any) -> str | None:
+    """A value as the tree shows it on one line, whole; None if it needs several."""
+    return _one_line(value, whole=True)
+
+
 def _is_number(value: dict[str, Any]) -> bool:
     """Whether it is a number with its name or bits beside it; see :mod:`xsave.present`."""
     return isinstance(value.get("value"), int) and value.keys() <= {"value", "name", "bits"}
