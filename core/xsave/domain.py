@@ -54,7 +54,13 @@ class Domain(abc.ABC):
     """One guest. Used by one thread; the guest itself runs meanwhile.
 
     Whoever pauses a guest or starts a log puts that back when something fails: the source
-    guest goes on running whatever happens to the stream.
+    guest goes on running whatever happens to the stream. Where another program owns the
+    guest, as libxl does that runs a save helper, ``resume`` and ``destroy`` leave it to that
+    program, which does so when it is told how the run ended.
+
+    :ivar info: its ``p2m_size`` may grow while it is restored, and stays while it is saved.
+
+    What is promised here is what :class:`xsave.testing.BackendSuite` tries.
     """
 
     info: DomainInfo
@@ -62,22 +68,28 @@ class Domain(abc.ABC):
     @abc.abstractmethod
     def pause(self) -> None:
         """Bring the guest to a consistent point and stop its vcpus; returns when they have
-        stopped. A guest that cooperates is told first (Xen: the suspend request).
+        stopped. A guest that cooperates is told first (Xen: the suspend request). Harmless
+        when it stands still already.
 
         :raises XsaveError: the guest did not stop; it goes on running.
         """
 
     @abc.abstractmethod
     def resume(self) -> None:
-        """Let it run (again), here. Harmless when it runs already."""
+        """Let it run (again), here. Harmless when it runs already.
+
+        :raises XsaveError: it has ended, or what was restored is no guest that could run.
+        """
 
     @abc.abstractmethod
     def destroy(self) -> None:
-        """The guest ends here: it runs elsewhere, or was never completed."""
+        """The guest ends here: it runs elsewhere, or was never completed. Harmless when it has
+        ended already."""
 
     @abc.abstractmethod
     def page_types(self, pfns: Entries) -> Entries:
-        """:returns: (n,) u64, the pfns given with their types in bits 63-60, as of now."""
+        """:returns: (n,) u64, the pfns given with their types in bits 63-60, as of now: XTAB
+        for one without memory, also beyond ``info.p2m_size``."""
 
     @abc.abstractmethod
     def read_pages(self, pfns: Entries, out: Pages) -> Flags:
@@ -92,9 +104,10 @@ class Domain(abc.ABC):
 
     @abc.abstractmethod
     def populate(self, pfns: Entries) -> None:
-        """Give these pfns memory, those that have none yet.
+        """Give these pfns memory, those that have none yet. What is in it is the host's affair:
+        not all hosts clear it.
 
-        :raises XsaveError: the host has not enough.
+        :raises XsaveError: the host has not enough, or no guest has such a pfn.
         """
 
     def depopulate(self, pfns: Entries) -> None:
@@ -105,17 +118,24 @@ class Domain(abc.ABC):
     @abc.abstractmethod
     def write_pages(self, pfns: Entries, pages: Pages) -> None:
         """(n, page_size) u8 into (n,) populated pfns; the last one wins where a pfn is
-        given twice."""
+        given twice.
+
+        :raises XsaveError: one of them has no memory.
+        """
 
     @abc.abstractmethod
     def start_dirty_log(self) -> None:
-        """From now on, remember which pfns are written; all count as clean now."""
+        """From now on, remember which pfns the guest and its devices write to; all count as
+        clean now, also where there was a log already. What is written by :meth:`write_pages`
+        may be missing in it, as may pages that the host itself writes to."""
 
     @abc.abstractmethod
     def read_dirty_log(self, *, clean: bool) -> Flags:
         """:returns: (p2m_size,) bool, pfns written since the log began or was last read with
         ``clean``. Without ``clean`` this only looks (Xen: PEEK), with it the log begins
-        anew, atomically (Xen: CLEAN)."""
+        anew, atomically (Xen: CLEAN): a write falls into one of the two, never between.
+        :raises XsaveError: there is no log.
+        """
 
     @abc.abstractmethod
     def stop_dirty_log(self) -> None:
@@ -156,7 +176,8 @@ class Domain(abc.ABC):
 
     @abc.abstractmethod
     def close(self) -> None:
-        """Let go of mappings and handles; the guest stays as it is."""
+        """Let go of mappings and handles; the guest stays as it is. Harmless when it was done
+        already."""
 
 
 class X86Facet(Protocol):

@@ -19,6 +19,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 _HOMES = {
+    "backend_suite": ("BackendSuite",),
     "codec_suite": ("CodecSuite",),
     "format_suite": ("FormatSuite", "assert_same_events"),
     "handler_suite": ("HandlerSuite", "MemoryHandlerSuite"),
@@ -28,8 +29,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 # Once more in full, since type checkers only understand it so; a test compares them.
 __all__ = [
-    "CodecSuite", "FormatSuite", "HandlerSuite", "MemoryHandlerSuite", "MemoryPipe",
-    "MemorySink", "MemorySource", "assert_same_events",
+    "BackendSuite", "CodecSuite", "FormatSuite", "HandlerSuite", "MemoryHandlerSuite",
+    "MemoryPipe", "MemorySink", "MemorySource", "assert_same_events",
 ]  # fmt: skip
 
 
@@ -44,6 +45,7 @@ def __getattr__(name: str) -> Any:
 
 
 if TYPE_CHECKING:
+    from .backend_suite import BackendSuite
     from .codec_suite import CodecSuite
     from .format_suite import FormatSuite, assert_same_events
     from .handler_suite import HandlerSuite, MemoryHandlerSuite
