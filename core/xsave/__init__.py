@@ -55,6 +55,7 @@ _HOMES = {
     "pipeline.inspect": ("Inspection", "inspect", "read_pfns", "read_record"),
     "pipeline.run": ("run",),
     "pipeline.verify": ("VerifyReport", "verify"),
+    "plugin_option": ("PluginOption",),
     "policy": ("Decision", "Iteration", "PrecopyPolicy", "PrecopyStats", "Ruling"),
     "present": ("to_json",),
     "progress": ("Progress", "RecordCount", "RunReport"),
@@ -130,6 +131,7 @@ __all__ = [
     "PluginError",
     "PluginInfo",
     "PluginManager",
+    "PluginOption",
     "PluginStatus",
     "PrecopyPolicy",
     "PrecopyStats",
@@ -297,6 +299,7 @@ if TYPE_CHECKING:
     from .pipeline.inspect import Inspection, inspect, read_pfns, read_record
     from .pipeline.run import run
     from .pipeline.verify import VerifyReport, verify
+    from .plugin_option import PluginOption
     from .policy import Decision, Iteration, PrecopyPolicy, PrecopyStats, Ruling
     from .present import to_json
     from .progress import Progress, RecordCount, RunReport

@@ -50,6 +50,15 @@ class Handler(abc.ABC):
     after: ClassVar[frozenset[str]] = frozenset()
     guest_types: ClassVar[frozenset[GuestType]] = ALL_GUESTS
 
+    def configure(self, options: Mapping[str, str]) -> Handler:
+        """A handler for one run. Asked only where the plugin declares options.
+
+        :param options: all that it declares, name to value, checked; defaults where the user
+            said nothing.
+        :returns: one of the same name; itself, where they are none of its business.
+        """
+        return self
+
 
 class RecordHandler(Handler, Generic[S]):
     """State: a record with a body that is decoded whole."""

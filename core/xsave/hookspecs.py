@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 import pluggy
 from attrs import field, frozen
 
+from .plugin_option import PluginOption
+
 if TYPE_CHECKING:
     from .check import StreamCheck
     from .codec import Codec
@@ -47,12 +49,14 @@ class PluginInfo:
     :ivar contract: lowest and highest contract version it was made for.
     :ivar needs: names of plugins whose records its own make no sense without; they come
         along when ``--plugins`` names this one.
+    :ivar options: what a user may ask of it; see :meth:`xsave.Handler.configure`.
     """
 
     name: str
     summary: str
     contract: tuple[int, int]
     needs: frozenset[str] = field(default=frozenset(), converter=_names)
+    options: tuple[PluginOption, ...] = ()
 
 
 @hookspec

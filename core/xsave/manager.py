@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import Distribution, EntryPoint, entry_points
 from types import ModuleType
 from typing import Any
@@ -33,9 +33,10 @@ from .errors import (
 from .format import Format
 from .handler import Handler, order_handlers
 from .hookspecs import CONTRACT_VERSION, ENTRY_POINT_GROUP, PluginInfo
+from .plugin_option import PluginOption, split_option
 from .policy import PrecopyPolicy
 from .record import ImageInfo, Owner, RecordType
-from .registry import Registry
+from .registry import Entry, Registry
 from .transport import Transport
 
 
@@ -63,10 +64,17 @@ class PluginStatus:
 
 
 class HandlerTable:
-    """The record handlers of the plugins in use, and whose the others are."""
+    """The record handlers of the plugins in use, and whose the others are.
 
-    def __init__(self, all_handlers: Registry[Handler], plugins: frozenset[str]) -> None:
+    :param configured: by name, handlers made with the options of their plugins.
+    """
+
+    def __init__(
+        self, all_handlers: Registry[Handler], plugins: frozenset[str],
+        configured: Mapping[str, Handler] | None = None,
+    ) -> None:  # fmt: skip
         self._all = all_handlers
+        self._configured = configured or {}
         self.plugins = plugins
 
     def get(self, kind: RecordType) -> Handler | None:
@@ -74,7 +82,9 @@ class HandlerTable:
         entry = self._all.get(kind.name)
         if entry is None or entry.owner.plugin not in self.plugins:
             return None
-        return entry.item if kind.version <= entry.item.version else None
+        if kind.version > entry.item.version:
+            return None
+        return self._configured.get(kind.name, entry.item)
 
     def owner_of(self, kind: RecordType) -> Owner | None:
         """Who would understand it: by the plugins installed, else by the image's word."""
@@ -200,10 +210,14 @@ class PluginManager:
     def failed(self) -> list[PluginStatus]:
         return [status for status in self.plugins if status.error]
 
-    def handler_table(self, plugins: Iterable[str] | None = None) -> HandlerTable:
+    def handler_table(
+        self, plugins: Iterable[str] | None = None, options: Mapping[str, str] | None = None
+    ) -> HandlerTable:
         """The handlers of the named plugins and of what they need; None for all.
 
+        :param options: of plugins, ``PLUGIN.NAME`` to value.
         :raises UnknownNameError: a name that is not installed; lists those that are.
+        :raises UsageError: an option that there is not, or a value that it cannot have.
         :raises PluginError: a plugin needed here failed to load; or the declared order of
             the records has a cycle.
         """
@@ -211,7 +225,51 @@ class PluginManager:
         chosen = loaded if plugins is None else self._with_needs(plugins)
         entries = [entry for entry in self.handlers if entry.owner.plugin in chosen]
         order_handlers(entry.item for entry in entries)
-        return HandlerTable(self.handlers, chosen)
+        return HandlerTable(self.handlers, chosen, self._configure(entries, chosen, options or {}))
+
+    def find_option(self, key: str) -> PluginOption:
+        """What a plugin declares as ``PLUGIN.NAME``.
+
+        :raises UsageError: there is none such; lists those that there are.
+        """
+        plugin, name = split_option(key)
+        declared = {
+            status.name: {option.name: option for option in status.info.options}
+            for status in self.plugins
+            if status.info is not None and status.info.options and not status.error
+        }
+        if plugin not in declared:
+            known = sorted(declared)
+            raise UnknownNameError(kind="plugin that has options", name=plugin, known=known)
+        if name not in declared[plugin]:
+            known = list(declared[plugin])
+            raise UnknownNameError(kind=f"option of plugin {plugin}", name=name, known=known)
+        return declared[plugin][name]
+
+    def _configure(
+        self, entries: Iterable[Entry[Handler]], chosen: frozenset[str], given: Mapping[str, str]
+    ) -> dict[str, Handler]:
+        """By name, the handlers of plugins that have options, made with these."""
+        asked: dict[str, dict[str, str]] = {}
+        for key, value in given.items():
+            option = self.find_option(key)
+            option.check(key, value)
+            plugin = key.partition(".")[0]
+            if plugin not in chosen:
+                among = ", ".join(sorted(chosen))
+                raise UsageError(f"option {key}: its plugin is not among those chosen ({among})")
+            asked.setdefault(plugin, {})[option.name] = value
+        found = {}
+        for entry in entries:
+            status = self.status(entry.owner.plugin)
+            if status is None or status.info is None or not status.info.options:
+                continue
+            said = asked.get(status.name, {})
+            found[entry.item.name] = entry.item.configure({
+                option.name: said.get(option.name, option.default)
+                for option in status.info.options
+            })  # fmt: skip
+        return found
 
     def _with_needs(self, names: Iterable[str]) -> frozenset[str]:
         wanted, chosen = list(names), set[str]()

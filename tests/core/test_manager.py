@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import EntryPoint, distributions
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,9 +25,11 @@ from xsave import (
     PluginError,
     PluginInfo,
     PluginManager,
+    PluginOption,
     RecordType,
     StreamCheck,
     UnknownNameError,
+    UsageError,
     build_manager,
     hookimpl,
 )
@@ -118,8 +120,9 @@ class Plugin:
         *offers: Any,
         needs: Sequence[str] = (),
         contract: tuple[int, int] = (CONTRACT_VERSION, CONTRACT_VERSION),
+        options: tuple[PluginOption, ...] = (),
     ) -> None:
-        self.PLUGIN = PluginInfo(name, "for a test", contract, needs)
+        self.PLUGIN = PluginInfo(name, "for a test", contract, needs, options)
         self.offers = offers
 
     @hookimpl
@@ -354,6 +357,69 @@ def test_needing_a_plugin_that_failed_says_why_it_did(site: Site) -> None:
     manager = build_manager([Plugin("mine", needs=["bad"])], load_installed=True)
     with pytest.raises(PluginError, match="plugin bad cannot be used: OSError: libfoo is too old"):
         manager.handler_table(["mine"])
+
+
+# Options of plugins.
+
+
+class Loud(Mark):
+    """Remembers what it was made with."""
+
+    options: Mapping[str, str] | None = None
+
+    def configure(self, options: Mapping[str, str]) -> Handler:
+        made = Loud(self.name, version=self.version)
+        made.options = options
+        return made
+
+
+def with_options() -> PluginManager:
+    volume = PluginOption("volume", "how loud", ("low", "high"))
+    pitch = PluginOption("pitch", "how shrill", ["deep"], ["source", "dest"])
+    return build_manager([
+        Plugin("horn", Loud("horn.a", version=2), options=(volume, pitch)),
+        Plugin("mute", Loud("mute.a")),
+    ])  # fmt: skip
+
+
+@pytest.mark.parametrize("volume", ["low", "high"])
+def test_handlers_are_made_with_all_options_of_their_plugin_for_one_run(volume: str) -> None:
+    manager = with_options()
+    table = manager.handler_table(None, {"horn.volume": volume})
+    made = table.get(RecordType("horn.a"))
+    assert isinstance(made, Loud)
+    assert made.options == {"volume": volume, "pitch": "deep"}
+    assert made is not manager.handlers.find("horn.a")
+    assert table.get(RecordType("horn.a", version=3)) is None
+    other = manager.handler_table().get(RecordType("horn.a"))
+    assert isinstance(other, Loud)
+    assert other.options == {"volume": "low", "pitch": "deep"}
+    assert table.get(RecordType("mute.a")) is manager.handlers.find("mute.a")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("volume", "low", "'volume' is no option of a plugin: expected PLUGIN.NAME"),
+        ("horn.", "low", "'horn.' is no option of a plugin: expected PLUGIN.NAME"),
+        ("flute.volume", "low", "no plugin that has options is named 'flute'; known: horn"),
+        ("mute.volume", "low", "no plugin that has options is named 'mute'; known: horn"),
+        ("horn.colour", "red",
+         "no option of plugin horn is named 'colour'; known: volume, pitch"),
+        ("horn.volume", "Low", "option horn.volume: expected low or high, got 'Low'"),
+    ],
+)  # fmt: skip
+def test_an_option_that_there_is_not_is_refused_and_what_there_is_listed(
+    key: str, value: str, message: str
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        with_options().handler_table(None, {key: value})
+    assert str(caught.value) == message
+
+
+def test_an_option_of_a_plugin_that_was_not_chosen_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"option horn.volume: .* not among those chosen \(mute\)"):
+        with_options().handler_table(["mute"], {"horn.volume": "low"})
 
 
 def test_a_record_is_understood_only_by_plugins_in_use_and_up_to_their_version() -> None:

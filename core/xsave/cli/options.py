@@ -64,6 +64,15 @@ def _summaries(manager: PluginManager) -> dict[str, str]:
     return {s.name: s.info.summary for s in manager.plugins if s.info is not None and not s.error}
 
 
+def _plugin_options(manager: PluginManager) -> dict[str, str]:
+    return {
+        f"{status.name}.{option.name}": f"{option.summary} ({' or '.join(option.values)})"
+        for status in manager.plugins
+        if status.info is not None and not status.error
+        for option in status.info.options
+    }
+
+
 def _writable(manager: PluginManager) -> dict[str, str]:
     return {e.item.name: e.item.summary for e in manager.formats if e.item.writable}
 
@@ -75,6 +84,7 @@ PLUGINS = Name("plugins", _summaries, is_list=True)
 POLICY = Name("policy", lambda manager: {e.item.name: e.item.summary for e in manager.policies})
 RECORD = Name("record", _records)
 ADDITION = Name("name=file", _records, ending="=")
+PLUGIN_OPTION = Name("plugin option", _plugin_options, ending="=")
 # Not looked at here: an address may be a path, -, or a domain.
 ADDRESS = click.Path(allow_dash=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import attrs
 import click
 
 from .options import PLUGIN, json_option, pass_settings
@@ -11,6 +12,7 @@ from .settings import Settings
 
 if TYPE_CHECKING:
     from ..manager import PluginManager, PluginStatus
+    from ..plugin_option import PluginOption
     from ..registry import Registry
     from .tree import Node
 
@@ -76,6 +78,7 @@ def _plugin_as_json(manager: PluginManager, status: PluginStatus) -> dict[str, A
         "error": status.error,
         "contract": list(info.contract) if info else None,
         "needs": sorted(info.needs) if info else [],
+        "options": [attrs.asdict(option) for option in info.options] if info else [],
         "hooks": status.hooks,
         "provides": {
             kind: [_item_as_json(item) for item in items]
@@ -170,9 +173,21 @@ def plugin_tree(manager: PluginManager, status: PluginStatus) -> Node:
             Node("needs", ", ".join(sorted(info.needs)) or "no other plugin"),
             Node("hooks", ", ".join(status.hooks)),
         ]
+        if info.options:
+            facts.append(Node("options", "", [_option_node(status.name, o) for o in info.options]))
     for kind, items in provided(manager, status).items():
         facts.append(Node(f"{kind}s", "", [Node(i.name, _about_item(i)) for i in items]))
     return Node(status.name, info.summary if info else "", facts)
+
+
+def _option_node(plugin: str, option: PluginOption) -> Node:
+    """With the default first."""
+    from .tree import Node
+
+    values = " or ".join(option.values)
+    ends = " or ".join(option.ends)
+    about = f"{option.summary}; {values}, default {option.default}; of a domain as {ends}"
+    return Node(f"{plugin}.{option.name}", about)
 
 
 def _about_item(item: Any) -> str:

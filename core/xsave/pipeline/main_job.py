@@ -18,6 +18,7 @@ from ..domain import Backend, Domain
 from ..errors import UsageError
 from ..handler import MemoryHandler
 from ..manager import HandlerTable, PluginManager, build_manager
+from ..plugin_option import DEST
 from ..progress import GuestReport, MainJobReport, Progress, ProgressCallback
 from ..record import GuestType
 from .run import DEFAULT_POLICY, run
@@ -31,16 +32,18 @@ def run_main_job(
     plugins: Iterable[str] | None = None,
     policy: str = DEFAULT_POLICY,
     codec: str | None = None,
+    options: Mapping[str, str] | None = None,
     manager: PluginManager | None = None,
     progress: ProgressCallback | None = None,
-    **options: Any,
+    **further: Any,
 ) -> MainJobReport:
     """Save, restore and move one guest after another.
 
     :param folder: for the images, each of which is as large as a guest; the caller removes it.
     :param plugins: as for :func:`xsave.run`. A guest whose memory none of them knows is left
         out, and the report says so.
-    :param options: further ones of :func:`xsave.run`, for saving and moving: ``limit``,
+    :param options: of plugins.
+    :param further: what else :func:`xsave.run` takes for saving and moving: ``limit``,
         ``workers``, ``checksum``, ``cancelled``.
     :raises UsageError: no backend offers guests, or several do; or none is left.
     :raises XsaveError: something failed; no guest of the main job is left. A guest that
@@ -48,7 +51,7 @@ def run_main_job(
     """
     manager = manager or build_manager()
     chosen = None if plugins is None else sorted(plugins)
-    handlers = manager.handler_table(chosen)
+    handlers = manager.handler_table(chosen, options)
     backend = demo_backend(manager)
     report = MainJobReport(backend.name, chosen, policy)
     for source, dest in backend.demo_addresses():
@@ -65,9 +68,9 @@ def run_main_job(
             job = _Job(backend, guest, dest, progress)
             job.through_image(
                 f"{folder}/{name}.xsv", plugins=chosen, policy=policy, codec=codec,
-                manager=manager, **options,
+                options=options, manager=manager, **further,
             )  # fmt: skip
-            job.directly(plugins=chosen, policy=policy, manager=manager, **options)
+            job.directly(plugins=chosen, policy=policy, options=options, manager=manager, **further)
     if all(guest.left_out for guest in report.guests):
         raise UsageError("the plugins chosen know the memory of no guest: choose pv or hvm too")
     return report
@@ -113,27 +116,32 @@ class _Job:
 
     def through_image(
         self, image: str, *, plugins: Iterable[str] | None, policy: str, codec: str | None,
-        manager: PluginManager, **options: Any,
+        options: Mapping[str, str] | None, manager: PluginManager, **further: Any,
     ) -> None:  # fmt: skip
         """Save it while it runs, and restore another from that; the first one runs on."""
         guest = self._guest
         guest.saved = run(
             guest.address, image, to="native", codec=codec, plugins=plugins, policy=policy,
-            manager=manager, then="resume", at_rest=self._compare, progress=self._told("save"),
-            **options,
+            options=options, manager=manager, then="resume", at_rest=self._compare,
+            progress=self._told("save"), **further,
         )  # fmt: skip
+        of_dest = {
+            key: value
+            for key, value in (options or {}).items()
+            if DEST in manager.find_option(key).ends
+        }
         guest.restored = run(
-            image, f"{self._backend.name}:{self._dest}", plugins=plugins, manager=manager,
-            at_rest=self._compare, progress=self._told("restore"), **options,
+            image, f"{self._backend.name}:{self._dest}", plugins=plugins, options=of_dest,
+            manager=manager, at_rest=self._compare, progress=self._told("restore"), **further,
         )  # fmt: skip
         self._end_there()
         guest.image_differs = self._differences()
 
-    def directly(self, **options: Any) -> None:
+    def directly(self, **further: Any) -> None:
         """Move it while it runs."""
         self._guest.moved = run(
             self._guest.address, f"{self._backend.name}:{self._dest}", at_rest=self._compare,
-            progress=self._told("move"), **options,
+            progress=self._told("move"), **further,
         )  # fmt: skip
         self._end_there()
         self._guest.move_differs = self._differences()

@@ -19,6 +19,7 @@ from ..errors import UnknownNameError, UsageError
 from ..format import Format, PageMode, Reader, WriteOptions, Writer
 from ..handler import RecordHandler
 from ..manager import HandlerTable, PluginManager, build_manager
+from ..plugin_option import DEST, SOURCE
 from ..policy import PrecopyPolicy
 from ..progress import ProgressCallback, RunReport
 from ..record import ImageInfo, Phase, Record, RecordType
@@ -53,6 +54,7 @@ def run(
     codec: str | None = None,
     checksum: str = "",
     plugins: Iterable[str] | None = None,
+    options: Mapping[str, str] | None = None,
     add: Mapping[str, bytes] | None = None,
     live: bool = True,
     policy: str = DEFAULT_POLICY,
@@ -77,6 +79,7 @@ def run(
     :param checksum: of the destination's pieces, where the format offers a choice.
     :param plugins: whose records may be handled, with what those plugins need; all by
         default. A mandatory record of another plugin stops the run.
+    :param options: of plugins, ``PLUGIN.NAME`` to value, as ``xsave plugins`` lists them.
     :param add: records to put in, name to body, where their handlers' order places them.
     :param live: of a domain: send memory while it runs; otherwise pause it first.
     :param policy: ``NAME[:OPTION=VALUE,...]``, decides when a live domain is paused.
@@ -97,7 +100,7 @@ def run(
     :raises XsaveError: one of its subclasses; nothing is left of the destination.
     """
     manager = manager or build_manager()
-    handlers = manager.handler_table(plugins)
+    handlers = manager.handler_table(plugins, options)
     choice = manager.choose_codec(codec) if codec is not None else None
     if then not in (None, "resume", "pause", "destroy"):
         raise UnknownNameError(
@@ -107,7 +110,7 @@ def run(
         raise UsageError(f"{os.fspath(source)} is both source and destination")
     with ExitStack() as stack:
         pool = stack.enter_context(Workers(workers))
-        options = WriteOptions(
+        write_options = WriteOptions(
             codec=choice,
             codecs=manager.codecs.items(),
             workers=pool,
@@ -118,13 +121,14 @@ def run(
         dest_address = domain_address(dest, manager)
         format_ = choose_format(manager, to, dest)
         origin = domain_address(source, manager)
+        _refuse_idle_options(manager, options or {}, {SOURCE: origin, DEST: dest_address})
         if origin is None:
             into = format_ if dest_address is None else None
             reader, position = _open_image(stack, source, manager, pool, into, choice)
         end: Destination = (
             DomainDestination(stack, dest_address, manager, handlers, limit)
             if dest_address is not None
-            else ImageDestination(stack, dest, format_, options, limit)
+            else ImageDestination(stack, dest, format_, write_options, limit)
         )
         saving: DomainReader | None = None
         if origin is not None:
@@ -156,6 +160,18 @@ def run(
                 report.left_out[name] = report.left_out.get(name, 0) + 1
     _log(report)
     return report
+
+
+def _refuse_idle_options(
+    manager: PluginManager, options: Iterable[str], ends: Mapping[str, DomainAddress | None]
+) -> None:
+    """:raises UsageError: an option could do nothing here."""
+    for key in options:
+        about = manager.find_option(key).ends
+        if not any(ends[end] for end in about):
+            raise UsageError(
+                f"option {key} is about a domain as {' or '.join(about)}, and here it is an image"
+            )
 
 
 def _hand_over(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from attrs import evolve
 
 from tests.core import toy
 from xsave import (
@@ -26,6 +27,7 @@ from xsave import (
     OutputError,
     PageMode,
     PluginManager,
+    PluginOption,
     Progress,
     RecordError,
     TruncatedError,
@@ -512,3 +514,16 @@ def test_several_may_run_at_once(folder: Path, tmp_path: Path, manager: PluginMa
         assert (folder / f"{at}.toy").read_bytes() == data
     assert (folder / "same.toy").read_bytes() in images.values()
     assert len(names(folder)) == 17
+
+
+def test_an_option_that_could_do_nothing_is_refused_before_anything_is_begun(
+    source: Path, folder: Path
+) -> None:
+    plugin = toy.Plugin("horn")
+    plugin.PLUGIN = evolve(plugin.PLUGIN, options=(PluginOption("volume", "", ("low", "high")),))
+    with pytest.raises(UsageError, match=r"option horn.volume is about a domain as source, and"):
+        run(
+            source, folder / "image.toy", options={"horn.volume": "low"},
+            manager=toy.make_manager(plugin),
+        )  # fmt: skip
+    assert names(folder) == []
