@@ -38,6 +38,7 @@ ALLOWED = {
     "pipeline.diff": {"os", "pathlib"},  # whether an image can be read twice
     "pipeline.ends": {"os", "pathlib"},  # whether an address is a file
     "pipeline.inspect": {"pathlib"},  # names of images
+    "pipeline.redact": {"os", "pathlib"},  # whether an image can be read again
     "pipeline.run": {"datetime", "os", "pathlib"},  # when an image was made; names of images
     "pipeline.save": {"time"},  # the clock that downtime is measured with
     "pipeline.stream": {"time"},  # rate and remaining time

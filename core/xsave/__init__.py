@@ -33,8 +33,8 @@ _HOMES = {
         "Reader", "ReadOptions", "Writer", "WriteOptions",
     ),
     "handler": (
-        "ALL_GUESTS", "EmptyHandler", "Handler", "LayoutHandler", "MemoryHandler",
-        "RecordHandler", "StateStream",
+        "ALL_GUESTS", "EmptyHandler", "FindPages", "Handler", "LayoutHandler", "MemoryHandler",
+        "RecordHandler", "Redaction", "StateStream",
     ),
     "hookspecs": ("CONTRACT_VERSION", "PluginInfo", "hookimpl"),
     "batch": (
@@ -53,6 +53,7 @@ _HOMES = {
     ),
     "pipeline.diff": ("DiffReport", "diff"),
     "pipeline.inspect": ("Inspection", "inspect", "read_pfns", "read_record"),
+    "pipeline.redact": ("RedactReport", "redact"),
     "pipeline.run": ("run",),
     "pipeline.verify": ("VerifyReport", "verify"),
     "plugin_option": ("PluginOption",),
@@ -108,6 +109,7 @@ __all__ = [
     "EntryList",
     "Event",
     "FieldError",
+    "FindPages",
     "Format",
     "FormatError",
     "GuestType",
@@ -146,6 +148,8 @@ __all__ = [
     "RecordError",
     "RecordHandler",
     "RecordType",
+    "RedactReport",
+    "Redaction",
     "Ruling",
     "RunReport",
     "SentOnce",
@@ -181,6 +185,7 @@ __all__ = [
     "raw",
     "read_pfns",
     "read_record",
+    "redact",
     "run",
     "runs",
     "to_json",
@@ -274,10 +279,12 @@ if TYPE_CHECKING:
     from .handler import (
         ALL_GUESTS,
         EmptyHandler,
+        FindPages,
         Handler,
         LayoutHandler,
         MemoryHandler,
         RecordHandler,
+        Redaction,
         StateStream,
     )
     from .hookspecs import CONTRACT_VERSION, PluginInfo, hookimpl
@@ -297,6 +304,7 @@ if TYPE_CHECKING:
     )
     from .pipeline.diff import DiffReport, diff
     from .pipeline.inspect import Inspection, inspect, read_pfns, read_record
+    from .pipeline.redact import RedactReport, redact
     from .pipeline.run import run
     from .pipeline.verify import VerifyReport, verify
     from .plugin_option import PluginOption

@@ -8,7 +8,8 @@ conversion and the round-trip test need no code of their own.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable, Mapping, Sequence
+import enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
@@ -25,6 +26,15 @@ if TYPE_CHECKING:
     from .pages import Entries, Pages
 
 S = TypeVar("S")
+
+
+class Redaction(enum.Enum):
+    """What becomes of a record when an image is made fit to be shown to others."""
+
+    LEFT_OUT = "left out"  # nobody said what of it is the guest's data
+    CLEANED = "cleaned"  # what is data goes, structure stays: see ``redact``
+    KEPT = "kept"  # there is nothing of the guest's data in it
+
 
 ALL_GUESTS = frozenset({GuestType.X86_PV, GuestType.X86_HVM, GuestType.UNKNOWN})
 
@@ -61,7 +71,13 @@ class Handler(abc.ABC):
 
 
 class RecordHandler(Handler, Generic[S]):
-    """State: a record with a body that is decoded whole."""
+    """State: a record with a body that is decoded whole.
+
+    :cvar redaction: what ``xsave redact`` does with it. Whatever could hold contents of
+        memory, of registers, keys, names or texts of the guest is data.
+    """
+
+    redaction: ClassVar[Redaction] = Redaction.LEFT_OUT
 
     @abc.abstractmethod
     def decode(self, body: memoryview) -> S:
@@ -100,6 +116,13 @@ class RecordHandler(Handler, Generic[S]):
         """
         raise PluginError(f"{self.name} cannot be restored into a domain")
 
+    def redact(self, state: S, seen: Mapping[str, Any]) -> S:
+        """The same without the guest's data; asked only where ``redaction`` is CLEANED.
+
+        :param seen: as for :meth:`describe`.
+        """
+        return state
+
     def key(self, state: S) -> Any:
         """Which of several records of this name it is: the vcpu it belongs to. A later
         record of the same key replaces an earlier one."""
@@ -135,16 +158,47 @@ class StateStream(Protocol):
         """The saving is over, successfully or not: put back what was switched on."""
 
 
+FindPages = Callable[["Entries"], "tuple[Entries, Pages]"]
+
+
 class MemoryHandler(Handler):
-    """Memory: records that carry page batches, for one kind of guest."""
+    """Memory: records that carry page batches, for one kind of guest.
+
+    :cvar structural_types: page types that say how a guest is built: ``xsave redact`` keeps
+        such pages.
+    :cvar structure_from: names of the records whose states :meth:`structure` is given.
+    """
 
     phase = Phase.MEMORY
+    structural_types: ClassVar[frozenset[int]] = frozenset()
+    structure_from: ClassVar[frozenset[str]] = frozenset()
 
     @abc.abstractmethod
     def check(self, batch: PageBatch) -> None:
         """Refuse entries that this kind of guest cannot have; vectorised, no page is read.
 
         :raises FieldError: with the first pfn that is wrong.
+        """
+
+    def structure(
+        self, states: Mapping[str, Sequence[Any]], find: FindPages
+    ) -> Mapping[str, Entries]:
+        """Further pages that say how a guest is built: ``xsave redact`` keeps their last
+        contents, and erases all others.
+
+        :param states: of the records that ``structure_from`` names, those of one name in
+            the order of the stream.
+        :param find: gives, for (n,) pfns, those (m,) of them that have contents in the image,
+            and these, (m, page_size) u8; reads the image, so ask for many at once.
+        :returns: what they are ("page tables") to (n,) u64 pfns.
+        """
+        return {}
+
+    def redact(self, kind: str, pages: Pages) -> None:
+        """Erase what could be data after all in pages that are kept, in place.
+
+        :param kind: what :meth:`structure` called them; "" for those kept for their type.
+        :param pages: (n, page_size) u8, copies.
         """
 
     def normalise(self, domain: Domain, entries: Entries, pages: Pages) -> NDArray[Any] | None:
@@ -185,6 +239,8 @@ class LayoutHandler(RecordHandler[Layout]):
 class EmptyHandler(RecordHandler[None]):
     """A record without a body, which says something by standing where it stands: nothing
     is done with it when a domain is restored."""
+
+    redaction = Redaction.KEPT
 
     def apply(self, domain: Domain, state: None) -> None:
         pass

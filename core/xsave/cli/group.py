@@ -14,6 +14,7 @@ COMMANDS = {
     "inspect": "Show what is in an image: records, fields, pages.",
     "verify": "Find out whether an image is whole and right.",
     "diff": "Show what differs between two images of one guest.",
+    "redact": "Write an image without its guest's data, to be shown to others.",
     "plugins": "List the plugins and what each one provides.",
     "doctor": "Examine this installation, and say how to mend it.",
     "completion": "Print the completion script of a shell.",

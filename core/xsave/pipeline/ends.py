@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from attrs import frozen
 
 from ..domain import Backend, DomainInfo
-from ..errors import UnknownNameError
+from ..errors import UnknownNameError, UsageError
 from ..format import Format, WriteOptions, Writer
 from ..io.sink import Pace, open_sink
 from ..manager import HandlerTable, PluginManager
@@ -113,6 +113,8 @@ class DomainDestination:
         # An image keeps under "source" what its source said about itself.
         kept = info.details.get("source")
         details = kept if isinstance(kept, dict) else info.details
+        if details.get("redacted"):
+            raise UsageError("the image was redacted: the guest's data is gone, so it cannot run")
         size, name = details.get("p2m_size"), details.get("name")
         about = DomainInfo(
             name=name if isinstance(name, str) else "restored",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from xsave import FieldError, GuestType, Phase, RecordHandler
+from xsave import FieldError, GuestType, Phase, RecordHandler, Redaction
 
 from .save_record import DESCRIPTOR, SaveRecord, SaveType, fields_to_json
 
@@ -42,6 +42,7 @@ class HvmContextHandler(RecordHandler[HvmContext]):
 
     name = "xen.hvm.context"
     summary = "vcpus and devices that Xen emulates, for HVM and PVH guests"
+    redaction = Redaction.CLEANED
     phase = Phase.END_OF_CHECKPOINT
     guest_types = frozenset({GuestType.X86_HVM})
 
@@ -75,6 +76,11 @@ class HvmContextHandler(RecordHandler[HvmContext]):
     def apply(self, domain: Domain, state: HvmContext) -> None:
         hvm: HvmFacet = domain.need_facet("hvm")
         hvm.set_context(b"".join(self.encode(state)))
+
+    def redact(self, state: HvmContext, seen: Mapping[str, Any]) -> HvmContext:
+        from .redaction import clean
+
+        return HvmContext(tuple(clean(one) for one in state.save_records))
 
     def describe(self, state: HvmContext, seen: Mapping[str, Any]) -> Any:
         shown = []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from xsave import FieldError, GuestType, Phase, RecordHandler
+from xsave import FieldError, GuestType, Phase, RecordHandler, Redaction
 
 if TYPE_CHECKING:
     from xsave import Buffer, Domain, HvmFacet
@@ -133,6 +133,7 @@ class HvmParamsHandler(RecordHandler[HvmParams]):
 
     name = "xen.hvm.params"
     summary = "numbered parameters of HVM and PVH guests"
+    redaction = Redaction.KEPT
     phase = Phase.END_OF_CHECKPOINT
     before = frozenset({"xen.hvm.context"})
     guest_types = frozenset({GuestType.X86_HVM})

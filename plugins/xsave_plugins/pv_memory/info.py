@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from xsave import Buffer, FieldError, GuestType, Layout, Phase, RecordHandler, layout, raw, u8
+from xsave import (
+    Buffer,
+    FieldError,
+    GuestType,
+    Layout,
+    Phase,
+    RecordHandler,
+    Redaction,
+    layout,
+    raw,
+    u8,
+)
 
 if TYPE_CHECKING:
     from xsave import Domain, PvFacet
@@ -41,6 +52,7 @@ class PvInfo:
 class PvInfoHandler(RecordHandler[PvInfo]):
     name = "xen.pv.info"
     summary = "guest width and page-table levels"
+    redaction = Redaction.KEPT
     phase = Phase.STATIC_DATA
     before = frozenset({"xen.x86.cpuid_policy", "xen.x86.msr_policy", "xen.libxc.static_data_end"})
     guest_types = frozenset({GuestType.X86_PV})

@@ -18,6 +18,7 @@ from xsave import (
     Layout,
     Phase,
     RecordHandler,
+    Redaction,
     SourceError,
     layout,
     u32,
@@ -68,6 +69,7 @@ class P2mFramesHandler(RecordHandler[P2mFrames]):
 
     name = "xen.pv.p2m_frames"
     summary = "pages that hold the guest's pfn to mfn map"
+    redaction = Redaction.KEPT
     phase = Phase.START_OF_STREAM
     guest_types = frozenset({GuestType.X86_PV})
 

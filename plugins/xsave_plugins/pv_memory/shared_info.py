@@ -18,6 +18,7 @@ from xsave import (
     Layout,
     Phase,
     RecordHandler,
+    Redaction,
     i8,
     layout,
     nested,
@@ -135,6 +136,7 @@ class SharedInfo:
 class SharedInfoHandler(RecordHandler[SharedInfo]):
     name = "xen.pv.shared_info"
     summary = "page that Xen and the guest share: events, time, p2m"
+    redaction = Redaction.CLEANED
     phase = Phase.END_OF_CHECKPOINT
     after = frozenset({"xen.x86.tsc_info"})
     guest_types = frozenset({GuestType.X86_PV})
@@ -161,6 +163,12 @@ class SharedInfoHandler(RecordHandler[SharedInfo]):
         own = SharedInfo(pv.shared_info()).fields(pv.guest_width)
         saved = state.fields(pv.guest_width)
         pv.set_shared_info(merge(own, saved).encode())
+
+    def redact(self, state: SharedInfo, seen: Mapping[str, Any]) -> SharedInfo:
+        """Without what a guest may have put where nothing belongs."""
+        info = seen.get("xen.pv.info")
+        fields = state.fields(8 if info is None else info.guest_width)
+        return SharedInfo(fields.replace(unused=bytes(len(fields.unused))).encode())
 
     def describe(self, state: SharedInfo, seen: Mapping[str, Any]) -> Any:
         """In the width that ``xen.pv.info`` told, 8 if it was not seen."""

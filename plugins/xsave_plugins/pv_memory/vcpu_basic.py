@@ -7,9 +7,9 @@ Layout: the 8-byte vcpu header, then Xen's public ``vcpu_guest_context``, 5168 b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from attrs import evolve, frozen
 
@@ -20,6 +20,7 @@ from xsave import (
     Layout,
     Phase,
     RecordHandler,
+    Redaction,
     SourceError,
     layout,
     nested,
@@ -48,6 +49,9 @@ FLAGS = {
     "online": (5, 1),
     "in_syscall": (8, 1),
 }
+_GENERAL_REGS = frozenset(
+    f"{width}{name}" for width in "re" for name in ("ax", "bx", "cx", "dx", "si", "di", "bp")
+) | {f"r{number}" for number in range(8, 16)}
 VM_ASSIST_32 = {
     "4gb_segments": (0, 1),
     "4gb_segments_notify": (1, 1),
@@ -278,6 +282,7 @@ class VcpuBasicHandler(RecordHandler[VcpuBasic]):
 
     name = "xen.pv.vcpu_basic"
     summary = "registers, traps, descriptor tables and control registers of a vcpu"
+    redaction = Redaction.CLEANED
     phase = Phase.END_OF_CHECKPOINT
     after = frozenset({"xen.pv.shared_info"})
     guest_types = frozenset({GuestType.X86_PV})
@@ -324,6 +329,19 @@ class VcpuBasicHandler(RecordHandler[VcpuBasic]):
             new = _with_ctrlreg(new, 1, mfn << 12)
         new = new.replace(flags=new.flags | ONLINE)
         pv.set_vcpu_state(state.vcpu_id, "basic", new.encode())
+
+    def redact(self, state: VcpuBasic, seen: Mapping[str, Any]) -> VcpuBasic:
+        """Without what programs left in registers: those of general use and of the FPU. Of
+        vcpu 0 the pfn of start_info stays, which is in one of them."""
+        context = state.context
+        regs = context.user_regs
+        cleaned = context.replace(
+            fpu_ctxt=bytes(len(context.fpu_ctxt)),
+            user_regs=regs.replace(**dict.fromkeys(_GENERAL_REGS & regs.FIELDS.keys(), 0)),
+        )
+        if state.vcpu_id == 0:
+            cleaned = cleaned.with_start_info(context.start_info_pfn)
+        return evolve(state, context=cleaned)
 
     def key(self, state: VcpuBasic) -> int:
         return state.vcpu_id

@@ -19,6 +19,7 @@ from xsave import (
     Layout,
     Phase,
     RecordHandler,
+    Redaction,
     layout,
     raw,
     u8,
@@ -85,6 +86,7 @@ class VcpuExtended:
 class VcpuExtendedHandler(RecordHandler[VcpuExtended]):
     name = "xen.pv.vcpu_extended"
     summary = "system-call entry points and machine-check state of a vcpu"
+    redaction = Redaction.KEPT
     phase = Phase.END_OF_CHECKPOINT
     after = frozenset({"xen.pv.vcpu_basic"})
     guest_types = frozenset({GuestType.X86_PV})

@@ -17,6 +17,7 @@ from xsave import (
     Layout,
     Phase,
     RecordHandler,
+    Redaction,
     layout,
     u32,
     u64,
@@ -60,6 +61,7 @@ class VcpuMsrs:
 class VcpuMsrsHandler(RecordHandler[VcpuMsrs]):
     name = "xen.pv.vcpu_msrs"
     summary = "model-specific registers of a vcpu"
+    redaction = Redaction.KEPT
     phase = Phase.END_OF_CHECKPOINT
     after = frozenset({"xen.pv.vcpu_xsave"})
     guest_types = frozenset({GuestType.X86_PV})

@@ -6,10 +6,10 @@ anything) an XSAVE area in the processor's standard format, not compacted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
+from attrs import evolve, frozen
 
 from xsave import (
     Buffer,
@@ -18,6 +18,7 @@ from xsave import (
     Layout,
     Phase,
     RecordHandler,
+    Redaction,
     layout,
     raw,
     u64,
@@ -81,6 +82,7 @@ class VcpuXsave:
 class VcpuXsaveHandler(RecordHandler[VcpuXsave]):
     name = "xen.pv.vcpu_xsave"
     summary = "extended processor state (XSAVE) of a vcpu"
+    redaction = Redaction.CLEANED
     phase = Phase.END_OF_CHECKPOINT
     after = frozenset({"xen.pv.vcpu_extended"})
     guest_types = frozenset({GuestType.X86_PV})
@@ -116,6 +118,13 @@ class VcpuXsaveHandler(RecordHandler[VcpuXsave]):
 
     def apply(self, domain: Domain, state: VcpuXsave) -> None:
         apply_body(domain, "xsave", b"".join(self.encode(state)))
+
+    def redact(self, state: VcpuXsave, seen: Mapping[str, Any]) -> VcpuXsave:
+        """Which components there are, and none of their contents."""
+        if state.area is None:
+            return state
+        area = state.area.replace(legacy=bytes(512), reserved=bytes(48))
+        return evolve(state, area=area, components=bytes(len(state.components)))
 
     def key(self, state: VcpuXsave) -> int:
         return state.vcpu_id

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final
 
-from xsave import Domain, FieldError, Layout, LayoutHandler, Phase, layout, u32
+from xsave import Domain, FieldError, Layout, LayoutHandler, Phase, Redaction, layout, u32
 
 if TYPE_CHECKING:
     from .facet import TmemFacet
@@ -40,6 +40,7 @@ class TmemClient(Layout):
 class TmemClientHandler(LayoutHandler):
     name = "xen.tmem.client"
     summary = "a guest as a client of tmem"
+    redaction = Redaction.KEPT
     phase = Phase.START_OF_STREAM
     before = frozenset({"xen.tmem.pool"})
     layout = TmemClient

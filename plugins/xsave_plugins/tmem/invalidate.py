@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from xsave import Buffer, Domain, FieldError, Phase, RecordHandler
+from xsave import Buffer, Domain, FieldError, Phase, RecordHandler, Redaction
 
 from .handles import (
     HandlesHeader,
@@ -49,6 +49,7 @@ class TmemInvalidate:
 class TmemInvalidateHandler(RecordHandler[TmemInvalidate]):
     name = "xen.tmem.invalidate"
     summary = "pages in tmem that became void during the save"
+    redaction = Redaction.KEPT
     phase = Phase.MEMORY
     after = frozenset({"xen.tmem.pages"})
 

@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from attrs import field, frozen
 
-from xsave import Buffer, Domain, FieldError, Phase, RecordHandler, StateStream
+from xsave import Buffer, Domain, FieldError, Phase, RecordHandler, Redaction, StateStream
 
 from .handles import (
     HandlesHeader,
@@ -97,6 +97,7 @@ class TmemPages:
 class TmemPagesHandler(RecordHandler[TmemPages]):
     name = "xen.tmem.pages"
     summary = "pages of a guest in tmem"
+    redaction = Redaction.CLEANED
     version = 2  # 1 has no encoding but PLAIN; its bodies are the same
     phase = Phase.MEMORY
     before = frozenset({"xen.tmem.invalidate"})
@@ -177,6 +178,13 @@ class TmemPagesHandler(RecordHandler[TmemPages]):
     def arrivals(self, domain: Domain) -> TmemTraffic:
         """What was restored into this domain so far."""
         return self._arrivals.setdefault(domain, TmemTraffic())
+
+    def redact(self, state: TmemPages, seen: Mapping[str, Any]) -> TmemPages:
+        """Handles without contents."""
+        import numpy as np
+
+        contents = np.zeros((len(state.indexes), PAGE_BYTES), np.uint8)
+        return TmemPages(state.pool_id, state.oids, state.indexes, contents)
 
     def describe(self, state: TmemPages, seen: Mapping[str, Any]) -> Any:
         """Contents by their beginning: a record's would be 8 MiB of hex."""

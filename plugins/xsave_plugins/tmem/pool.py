@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-from xsave import Domain, FieldError, Layout, LayoutHandler, Phase, layout, to_json, u32, u64
+from xsave import (
+    Domain,
+    FieldError,
+    Layout,
+    LayoutHandler,
+    Phase,
+    Redaction,
+    layout,
+    to_json,
+    u32,
+    u64,
+)
 
 from .client import MAX_POOLS
 
@@ -51,6 +62,7 @@ class TmemPool(Layout):
 class TmemPoolHandler(LayoutHandler):
     name = "xen.tmem.pool"
     summary = "one pool of a guest in tmem"
+    redaction = Redaction.KEPT
     phase = Phase.START_OF_STREAM
     after = frozenset({"xen.tmem.client"})
     layout = TmemPool

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from xsave import Buffer, FieldError, Layout, Phase, RecordHandler, layout, to_json, u32
+from xsave import Buffer, FieldError, Layout, Phase, RecordHandler, Redaction, layout, to_json, u32
 
 if TYPE_CHECKING:
     from xsave import Domain, X86Facet
@@ -41,6 +41,7 @@ class CpuidPolicy:
 class CpuidPolicyHandler(RecordHandler[CpuidPolicy]):
     name = "xen.x86.cpuid_policy"
     summary = "CPUID leaves the guest may see"
+    redaction = Redaction.KEPT
     phase = Phase.STATIC_DATA
     before = frozenset({"xen.x86.msr_policy", "xen.libxc.static_data_end"})
 

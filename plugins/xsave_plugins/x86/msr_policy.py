@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from attrs import frozen
 
-from xsave import Buffer, FieldError, Layout, Phase, RecordHandler, layout, u32, u64
+from xsave import Buffer, FieldError, Layout, Phase, RecordHandler, Redaction, layout, u32, u64
 
 if TYPE_CHECKING:
     from xsave import Domain, X86Facet
@@ -36,6 +36,7 @@ class MsrPolicy:
 class MsrPolicyHandler(RecordHandler[MsrPolicy]):
     name = "xen.x86.msr_policy"
     summary = "model-specific registers the guest may see"
+    redaction = Redaction.KEPT
     phase = Phase.STATIC_DATA
     before = frozenset({"xen.libxc.static_data_end"})
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from xsave import Layout, LayoutHandler, Phase, layout, u32, u64
+from xsave import Layout, LayoutHandler, Phase, Redaction, layout, u32, u64
 
 if TYPE_CHECKING:
     from xsave import Domain, X86Facet
@@ -33,6 +33,7 @@ class TscInfo(Layout):
 class TscInfoHandler(LayoutHandler):
     name = "xen.x86.tsc_info"
     summary = "time-stamp counter: mode, frequency, elapsed time"
+    redaction = Redaction.KEPT
     phase = Phase.END_OF_CHECKPOINT
     layout = TscInfo
 

@@ -16,11 +16,13 @@ from xsave import (
     LayoutHandler,
     Phase,
     RecordHandler,
+    Redaction,
     to_json,
 )
 
 from . import framing as f
 from .headers import Fault, libxc_fault, libxl_fault, xl_fault
+from .redaction import redact_config
 
 if TYPE_CHECKING:
     from xsave import Domain, Entries
@@ -69,6 +71,7 @@ class _MarkHandler(EmptyHandler):
 class XlHeaderHandler(_HeaderHandler[XlFileHeader]):
     name = f.XL_HEADER
     summary = "xl file header with the domain's configuration"
+    redaction = Redaction.CLEANED
 
     def decode(self, body: memoryview) -> XlFileHeader:
         header = f.XlHeader.decode_at(body, 0)
@@ -91,6 +94,13 @@ class XlHeaderHandler(_HeaderHandler[XlFileHeader]):
     def encode(self, state: XlFileHeader) -> Sequence[Buffer]:
         size = len(state.config).to_bytes(4, "little") if state.has_config_len else b""
         return (state.header.encode(), size, state.config, state.tail)
+
+    def redact(self, state: XlFileHeader, seen: Mapping[str, Any]) -> XlFileHeader:
+        """A configuration that is JSON keeps its shape and numbers; any other one goes."""
+        config = redact_config(state.config)
+        size = state.header.optional_data_len - len(state.config) - len(state.tail) + len(config)
+        header = state.header.replace(optional_data_len=size)
+        return XlFileHeader(header, config, b"", state.has_config_len)
 
     def describe(self, state: XlFileHeader, seen: Mapping[str, Any]) -> Any:
         shown = {"header": to_json(state.header), "config": None, "tail": state.tail.hex()}
@@ -118,6 +128,7 @@ class LibxlHeader:
 class LibxlHeaderHandler(_HeaderHandler[LibxlHeader]):
     name = f.LIBXL_STREAM_HEADER
     summary = "libxl stream header"
+    redaction = Redaction.KEPT
     after = frozenset({f.XL_HEADER})
 
     def decode(self, body: memoryview) -> LibxlHeader:
@@ -151,6 +162,7 @@ class LibxcHeader:
 class LibxcHeaderHandler(_HeaderHandler[LibxcHeader]):
     name = f.LIBXC_STREAM_HEADER
     summary = "libxc image header and domain header"
+    redaction = Redaction.KEPT
     after = frozenset({f.LIBXC_CONTEXT})
 
     def decode(self, body: memoryview) -> LibxcHeader:
@@ -210,6 +222,7 @@ class CheckpointDirtyPfnListHandler(RecordHandler[PfnList]):
 
     name = "xen.libxc.checkpoint_dirty_pfn_list"
     summary = "pfns the secondary has written (COLO back channel)"
+    redaction = Redaction.KEPT
     phase = Phase.END_OF_CHECKPOINT
 
     def decode(self, body: memoryview) -> PfnList:
@@ -240,6 +253,7 @@ class CheckpointEndHandler(EmptyHandler):
 class CheckpointStateHandler(LayoutHandler):
     name = "xen.libxl.checkpoint_state"
     summary = "what the two ends of COLO tell each other"
+    redaction = Redaction.KEPT
     phase = Phase.DEVICE_MODEL
     layout = f.CheckpointState
 
