@@ -53,6 +53,12 @@ MACHINE_IN_PLUGINS = {
     # a backend is a machine: guests that run meanwhile, in memory that is mapped
     "xsave_plugins.sim_host.clock": {"threading", "time"},
     "xsave_plugins.sim_host.machine_memory": {"mmap"},
+    # and one that can be served to other processes, so that its guests outlive them
+    "xsave_plugins.sim_host.command": {"os", "signal", "threading"},
+    "xsave_plugins.sim_host.connection": {"os", "socket"},
+    "xsave_plugins.sim_host.remote": {"os"},
+    "xsave_plugins.sim_host.served": {"subprocess"},
+    "xsave_plugins.sim_host.server": {"socket", "threading"},
 }
 OPENING = frozenset({"open", "os.open", "os.read", "os.write", "os.pipe", "os.fdopen"})
 CBOR_IN_CORE = frozenset({"pipeline.inspect"})  # to print what no plugin understands

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from attrs import field, frozen
 
-from .errors import XsaveError
+from .errors import UsageError, XsaveError
 from .record import GuestType
 
 if TYPE_CHECKING:
@@ -64,6 +64,15 @@ class Domain(abc.ABC):
     """
 
     info: DomainInfo
+
+    @property
+    def locator(self) -> str:
+        """By which :meth:`Backend.find` finds this very guest again, from another process and
+        after this one was killed. Another guest that has its name later is not found by it.
+
+        :returns: "" where a guest ends with the process that made it.
+        """
+        return ""
 
     @abc.abstractmethod
     def pause(self) -> None:
@@ -297,6 +306,16 @@ class Backend(abc.ABC):
     @abc.abstractmethod
     def create(self, address: str, info: DomainInfo) -> Domain:
         """A new, empty, paused domain to restore into."""
+
+    def find(self, locator: str) -> Domain | None:
+        """The guest that has this :attr:`Domain.locator`, in whatever state it is, one that
+        is half-built among them. Never makes one.
+
+        :returns: None when it is no more.
+        :raises TryAgainError: its host does not answer now, so nobody knows.
+        :raises UsageError: that is no locator of this backend.
+        """
+        raise UsageError(f"{self.name}: guests here cannot be found again: {locator!r}")
 
     def demo_addresses(self) -> Sequence[tuple[str, str]]:
         """Optional: guests of which ``xsave run`` without endpoints makes one after another,

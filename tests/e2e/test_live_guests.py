@@ -1,4 +1,5 @@
-"""Running guests are saved, restored and moved, and are what they were at the pause.
+"""Running guests are saved, restored and moved, and are what they were at the pause, on hosts
+of this process and on hosts that others serve.
 
 ``prove=yes`` makes the simulated host keep what it finds by its own means when a guest ends
 there and before it first runs there; nothing of the pipeline is used for it.

@@ -277,6 +277,22 @@ class DomainReader:
         return lap
 
 
+def put_back(domain: Domain, manager: PluginManager, handlers: HandlerTable) -> None:
+    """After a :class:`DomainReader` that was killed: the guest goes on here, with all of its
+    processor time, and nothing is kept for a stream that will never end. Harmless for a guest
+    of which nothing was ever read.
+
+    :raises XsaveError: the host refused something; the guest was resumed all the same, unless
+        that was it.
+    """
+    domain.resume()
+    domain.throttle(1.0)
+    domain.stop_dirty_log()
+    for handler in _in_order(manager, handlers, domain.info.guest_type):
+        if isinstance(handler, RecordHandler) and (stream := handler.stream(domain)) is not None:
+            stream.close()  # one that is opened anew ends the one before
+
+
 def _in_order(
     manager: PluginManager, handlers: HandlerTable, guest_type: GuestType
 ) -> list[Handler]:

@@ -346,6 +346,23 @@ class BackendSuite:
             with pytest.raises(XsaveError):
                 domain.resume()
 
+    def test_a_locator_finds_this_very_guest_until_it_is_no_more(self) -> None:
+        with self.empty() as domain:
+            locator, info = domain.locator, domain.info
+            if locator:
+                found = self.backend.find(locator)
+                assert found is not None
+                assert found.info.name == domain.info.name
+                found.close()
+            else:  # it ends with this process
+                with pytest.raises(UsageError):
+                    self.backend.find("anything")
+        if locator:
+            assert self.backend.find(locator) is None
+            with self.empty(info) as another:  # perhaps of its name
+                assert self.backend.find(locator) is None
+                assert another.locator != locator
+
     # of its parts,
 
     def test_a_part_that_no_guest_has_is_none(self) -> None:

@@ -13,6 +13,7 @@ from xsave import UsageError
 TYPES = ("pv", "pvh", "hvm")
 WORKLOADS = ("idle", "sequential", "random", "hungry", "ballooning")
 CLOCKS = ("real", "manual", "reads")
+_ID = re.compile(r"[0-9a-f]{32}")
 
 PAGE_BYTES = 4096
 MIN_MEMORY, MAX_MEMORY = 4 << 20, 256 << 30
@@ -39,6 +40,8 @@ class SimAddress:
     :ivar online: vcpus that run; those above are offline.
     :ivar host_memory: bytes of a host that this address is the first to name.
     :ivar prove: keep fingerprints of guests that leave and arrive.
+    :ivar at: path of the socket at which another process serves hosts; None for this one's.
+    :ivar id: of one guest, which no other ever has.
     :ivar tmem: pages that the guest has put there; 0 for no client of tmem.
     :ivar tmem_codec: with which its host holds such pages compressed, "" for as they are.
     :ivar tmem_ids: bits of an object id.
@@ -58,6 +61,8 @@ class SimAddress:
     name: str | None = None
     clock: str | None = None
     prove: bool = False
+    at: str | None = None
+    id: str | None = None
     tmem: int = 0
     tmem_pools: tuple[str, ...] = ("persistent",)
     tmem_codec: str = ""
@@ -120,9 +125,26 @@ def _some_of(*known: str) -> Callable[[str], tuple[str, ...]]:
 
 
 def _name(text: str) -> str:
-    if not _NAME.fullmatch(text):
+    if not is_name(text):
         raise ValueError("letters, digits, dots, dashes and underscores")
     return text
+
+
+def _path(text: str) -> str:
+    if not text or "\0" in text:
+        raise ValueError("the path of a socket")
+    return text
+
+
+def _guest_id(text: str) -> str:
+    if not _ID.fullmatch(text):
+        raise ValueError("32 hexadecimal digits")
+    return text
+
+
+def is_name(text: str) -> bool:
+    """Whether a guest or a host can be called that."""
+    return _NAME.fullmatch(text) is not None
 
 
 def _yes_or_no(text: str) -> bool:
@@ -142,6 +164,8 @@ OPTIONS: Mapping[str, Callable[[str], Any]] = {
     "name": _name,
     "clock": _one_of(*CLOCKS),
     "prove": _yes_or_no,
+    "at": _path,
+    "id": _guest_id,
     "tmem": _number(1, 1 << 20),
     "tmem_pools": _some_of(*TMEM_POOLS),
     "tmem_codec": _one_of(*TMEM_CODECS),
@@ -175,3 +199,14 @@ def parse_address(address: str) -> SimAddress:
     if (found.online or 1) > (found.vcpus or 1):
         raise UsageError("sim: online: expected at most vcpus, got more")
     return found
+
+
+def split_socket(address: str) -> tuple[str, str | None]:
+    """:returns: the address as the process there understands it, and the path of its socket,
+    None for hosts of this process.
+    """
+    kind, mark, query = address.partition("?")
+    parts = query.split("&")
+    at = [part.removeprefix("at=") for part in parts if part.startswith("at=")]
+    rest = "&".join(part for part in parts if not part.startswith("at="))
+    return kind + mark + rest, at[0] if at else None

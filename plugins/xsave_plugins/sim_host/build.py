@@ -52,9 +52,7 @@ def boot(host: Host, name: str, kind: str, wanted: SimAddress, clock: str) -> Gu
     else:
         pfns = ram_pfns(wanted.memory, kind)
         first, end, last = ordinary_runs(wanted.memory)
-    guest = Guest(
-        host, name, kind, int(pfns.max()) + 1, wanted.vcpus or 1, clock=clock, prove=wanted.prove
-    )
+    guest = Guest(host, name, kind, int(pfns.max()) + 1, wanted.vcpus or 1, clock=clock)
     make_facets(guest, wanted.tmem_codec)
     try:
         guest.populate(pfns)
@@ -69,6 +67,7 @@ def boot(host: Host, name: str, kind: str, wanted: SimAddress, clock: str) -> Gu
     except BaseException:
         guest.destroy()
         raise
+    guest.prove = wanted.prove  # of one that failed to boot there is nothing to keep
     return guest
 
 

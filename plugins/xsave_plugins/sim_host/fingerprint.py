@@ -169,12 +169,12 @@ class _PvView:
         top = np.array([self._pv.top_table_mfn()], np.uint64)
         l4_frame = int(guest.host.frames(top)[0])
         mfns = np.full(guest.p2m_size, (1 << 64) - 1, np.uint64)
-        for start in range(0, size, 512):
+        for start in range(0, min(size, guest.p2m_size), 512):
             way = walk(guest, l4_frame, address + 8 * start)
             if len(way) != 5:
                 return None
             self._p2m_frames.append(int(way[-1]))
-            part = guest.host.memory.words[way[-1]][: size - start]
+            part = guest.host.memory.words[way[-1]][: min(size, guest.p2m_size) - start]
             mfns[start : start + len(part)] = part
         return mfns
 

@@ -7,6 +7,7 @@ through the same few methods.
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from xsave import PINNED, TYPE_SHIFT, XTAB, GuestType, XsaveError
 
 from .clock import Lock, Runner
-from .state_page import STATE_PFN, StatePage
+from .state_page import STATE_PFN, StatePage, Word
 from .workload import Workload
 
 if TYPE_CHECKING:
@@ -37,7 +38,8 @@ READ_S = 0.001  # with clock=reads: for how long it runs at each read of its mem
 
 
 class Guest:
-    """:ivar lock: held while memory or anything about it changes; a guest that runs takes it
+    """:ivar id: 32 hexadecimal digits that no other guest ever has, on whatever host.
+    :ivar lock: held while memory or anything about it changes; a guest that runs takes it
         for each slice.
     :ivar types: (p2m_size,) u8, type nibbles; 0 for all pages of HVM guests.
     :ivar facets: by name; a plugin's file that adds one adds a line here.
@@ -55,6 +57,8 @@ class Guest:
         clock: str = "real",
         prove: bool = False,
     ) -> None:
+        _check_size(name, p2m_size)
+        self.id = uuid.uuid4().hex
         self.host = host
         self.name = name
         self.kind = kind
@@ -63,6 +67,9 @@ class Guest:
         self.prove = prove
         self.domid = host.next_domid()
         self.lock = Lock()
+        # Pausing, resuming and destroying, by whichever client, come one after another. Taken
+        # before the other lock, which a thread that is being stopped may want.
+        self._control = Lock()
         self.types = np.zeros(p2m_size, np.uint8)
         self.facets: dict[str, Any] = {}
         self.kernel: Kernel | None = None  # of one that is being restored, until it runs
@@ -88,6 +95,21 @@ class Guest:
     @property
     def details(self) -> Mapping[str, object]:
         return {"host": self.host.name, "type": self.kind, "simulated": True}
+
+    @property
+    def status(self) -> Mapping[str, object]:
+        """What a list of guests says of it: ``state`` is ``being built``, ``running`` or
+        ``paused``, ``nr_ticks`` how often it ran, None for one that was not made here."""
+        with self.lock:
+            own = self.state
+            return {
+                "name": self.name, "host": self.host.name, "type": self.kind, "id": self.id,
+                "state": "running" if self.is_running else
+                         "paused" if self.has_arrived else "being built",
+                "nr_pages": self.nr_populated,
+                "nr_ticks": None if own is None else own[Word.COUNTER],
+                "is_logged": self._dirty is not None, "share": self.share,
+            }  # fmt: skip
 
     @property
     def state(self) -> StatePage | None:
@@ -121,6 +143,7 @@ class Guest:
 
     def populate(self, pfns: Entries) -> None:
         with self.lock:
+            self._check_alive()
             if len(pfns):
                 self.grow(int(pfns.max()) + 1)
             missing = pfns[self.frames(pfns) < 0]
@@ -214,6 +237,7 @@ class Guest:
 
     def start_dirty_log(self) -> None:
         with self.lock:
+            self._check_alive()
             self._dirty = np.zeros(len(self._p2m), np.bool_)
 
     def read_dirty_log(self, *, clean: bool) -> Flags:
@@ -244,51 +268,74 @@ class Guest:
                 self._workload.run(slice_ns)
 
     def pause(self) -> None:
-        if self._runner is not None:
-            self._runner.stop()
-            self._runner = None
-        with self.lock:
-            if self.is_running:
-                self._workload.settle()
-                if self.kernel is not None:
-                    self.kernel.suspend()
-                self.is_running = False
+        """:raises XsaveError: it could not be brought to a consistent point; it runs on."""
+        with self._control:
+            self._stop_runner()
+            try:
+                with self.lock:
+                    if self.is_running:
+                        self._workload.settle()
+                        if self.kernel is not None:
+                            self.kernel.suspend()
+                        self.is_running = False
+            finally:
+                self._start_runner()
 
     def resume(self) -> None:
         """:raises XsaveError: what was restored is no guest that could run."""
-        with self.lock:
-            if self.is_running:
-                return
-            if not self.is_alive:
-                raise XsaveError(f"{self.name} is no more")
-            for facet in list(self.facets.values()):  # one may leave
-                if (check := getattr(facet, "check_runnable", None)) is not None:
-                    check()
-            if not self.has_arrived:
-                self._arrive()
-            if self.kernel is not None:
-                self.kernel.wake()
-            self.has_arrived = self.is_running = True
-        if self.clock == "real":
-            self._runner = Runner(self.step, self.name)
+        with self._control:
+            with self.lock:
+                if self.is_running:
+                    return
+                self._check_alive()
+                for facet in list(self.facets.values()):  # one may leave
+                    if (check := getattr(facet, "check_runnable", None)) is not None:
+                        check()
+                if not self.has_arrived:
+                    self._arrive()
+                if self.kernel is not None:
+                    self.kernel.wake()
+                self.has_arrived = self.is_running = True
+            self._start_runner()
 
     def destroy(self) -> None:
+        with self._control:
+            self._stop_runner()
+            with self.lock:
+                if not self.is_alive:
+                    return
+                try:
+                    if self.prove and self.has_arrived:
+                        self.host.left[self.name] = self.fingerprint()
+                finally:
+                    self._end()
+
+    def _end(self) -> None:
+        self.is_running = self.is_alive = False
+        self._dirty = None
+        for facet in self.facets.values():
+            if (leave := getattr(facet, "leave", None)) is not None:
+                leave()
+        frames = self._p2m[self._p2m > 0].astype(np.int64) - 1
+        self._p2m[:] = 0
+        self.types[:] = 0
+        self.host.free(frames)
+        if self.host.guests.get(self.name) is self:
+            del self.host.guests[self.name]
+
+    def _start_runner(self) -> None:
+        """Let time pass for it, if it runs."""
+        if self.is_running and self.clock == "real" and self._runner is None:
+            self._runner = Runner(self.step, self.name)
+
+    def _stop_runner(self) -> None:
         if self._runner is not None:
             self._runner.stop()
             self._runner = None
-        with self.lock:
-            if not self.is_alive:
-                return
-            if self.prove and self.has_arrived:
-                self.host.left[self.name] = self.fingerprint()
-            self.is_running = self.is_alive = False
-            self._dirty = None
-            frames = self._p2m[self._p2m > 0].astype(np.int64) - 1
-            self._p2m[:] = 0
-            self.types[:] = 0
-            self.host.free(frames)
-            if self.host.guests.get(self.name) is self:
-                del self.host.guests[self.name]
+
+    def _check_alive(self) -> None:
+        if not self.is_alive:
+            raise XsaveError(f"{self.name} is no more")
 
     def fingerprint(self) -> Fingerprint:
         """What it is, in a form that does not depend on the host; see there."""
@@ -308,14 +355,19 @@ class Guest:
 
     def grow(self, p2m_size: int) -> None:
         """Have at least so many pfns."""
-        if p2m_size > MAX_PFNS:
-            raise XsaveError(f"{self.name}: {p2m_size:#x} pfns, at most {MAX_PFNS:#x} are possible")
+        _check_size(self.name, p2m_size)
         if (added := p2m_size - len(self._p2m)) <= 0:
             return
         self._p2m = np.concatenate((self._p2m, np.zeros(added, np.uint32)))
         self.types = np.concatenate((self.types, np.zeros(added, np.uint8)))
         if self._dirty is not None:
             self._dirty = np.concatenate((self._dirty, np.zeros(added, np.bool_)))
+
+
+def _check_size(name: str, p2m_size: int) -> None:
+    """Before anything is made that is so large."""
+    if p2m_size > MAX_PFNS:
+        raise XsaveError(f"{name}: {p2m_size:#x} pfns, at most {MAX_PFNS:#x} are possible")
 
 
 def _distinct(pfns: Entries) -> Entries:

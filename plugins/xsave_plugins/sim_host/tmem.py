@@ -125,6 +125,13 @@ class Tmem:
         if self.abi_version is None:
             self._guest.facets.pop("tmem", None)
 
+    def leave(self) -> None:
+        """The guest is no more; a shared pool is left to the others that joined it."""
+        with self._lock:
+            self._saving = ""
+            self._pools.clear()
+            self._voids.clear()
+
     def run(self, slice_ns: int) -> None:
         """The guest runs for so long."""
         self._workload.run(slice_ns)
@@ -219,10 +226,9 @@ class Tmem:
 
     def begin(self, *, live: bool) -> bool:
         with self._lock:
-            if self._saving:
-                raise XsaveError(f"tmem: {self._guest.name} is being saved already")
             if not self._pools:
                 return False
+            # Whoever began before and did not end was killed; as in Xen, this begins anew.
             self._saving = "live" if live else "stopped"
             self._voids.clear()
             return True

@@ -41,7 +41,10 @@ PAGE_BYTES = 4096
 class Machine:
     """A guest that counts, in one page after the other; every seventh pfn has no memory."""
 
+    serials = itertools.count()
+
     def __init__(self, *, booted: bool) -> None:
+        self.serial = next(self.serials)
         self.memory = np.zeros((NR_PFNS, PAGE_BYTES), np.uint8)
         self.backed = np.full(NR_PFNS, booted)
         self.log: Any = None
@@ -64,6 +67,10 @@ class Counting(Domain):
     def __init__(self, machine: Machine, name: str) -> None:
         self.machine = machine
         self.info = DomainInfo(name, GuestType.UNKNOWN, NR_PFNS, nr_vcpus=1)
+
+    @property
+    def locator(self) -> str:
+        return str(self.machine.serial)
 
     def pause(self) -> None:
         self.machine.is_running = False
@@ -150,6 +157,13 @@ class Counters(Backend):
     def create(self, address: str, info: DomainInfo) -> Domain:
         self.machines[address] = Machine(booted=False)
         return type(self).domain(self.machines[address], address)
+
+    def find(self, locator: str) -> Domain | None:
+        for name, machine in self.machines.items():
+            domain = type(self).domain(machine, name)
+            if machine.is_alive and domain.locator == locator:
+                return domain
+        return super().find(locator) if locator == "anything" else None
 
 
 class Twice(PrecopyPolicy):
@@ -356,6 +370,10 @@ class AlwaysTheSame(Counting):
         return {"memory": b"fine"}
 
 
+class EndsWithTheProcess(Counting):
+    locator = ""
+
+
 class SlowsForGood(Counting):
     def throttle(self, share: float) -> bool:
         self.machine.step = lambda: None  # type: ignore[assignment,method-assign]  # it stands
@@ -365,6 +383,12 @@ class SlowsForGood(Counting):
 class HasAnything(Counting):
     def facet(self, name: str) -> Any:
         return object()
+
+
+class GoesByItsName(Counting):
+    @property
+    def locator(self) -> str:
+        return self.info.name
 
 
 class Nameless(Counting):
@@ -409,6 +433,8 @@ def suite_of(domain: type[Domain]) -> BackendSuite:
         (SlowsForGood, "a_guest_is_slowed_and_put_back_or_it_is_said_that_it_cannot_be"),
         (HasAnything, "a_part_that_no_guest_has_is_none"),
         (HasAnything, "the_parts_of_a_guest_have_all_that_is_asked_of_them"),
+        (GoesByItsName, "a_locator_finds_this_very_guest_until_it_is_no_more"),
+        (EndsWithTheProcess, ""),
         (Nameless, "what_is_known_of_a_guest_is_whole"),
     ],
 )

@@ -14,6 +14,8 @@ from xsave_plugins.sim_host.backend import SimBackend
 from xsave_plugins.sim_host.tmem import COMPRESS, FROZEN, PERSISTENT, SHARED, Tmem
 from xsave_plugins.sim_host.tmem_workload import NR_WRONG, POSITION
 
+from .conftest import Boot
+
 OID = (1, 2, 3)
 ONES = (1 << 64) - 1
 ONE, TWO = bytes([1]) * 4096, bytes([2]) * 4096
@@ -162,12 +164,35 @@ def test_while_being_saved_nothing_is_added_and_what_goes_is_told_once(tmem: Tme
     assert tmem.put(0, OID, 9, ONE)
 
 
-def test_pools_stay_while_being_saved_and_one_save_is_enough(tmem: Tmem) -> None:
+def test_pools_stay_while_being_saved(tmem: Tmem) -> None:
     tmem.begin(live=True)
     with pytest.raises(XsaveError, match="no pool can go"):
         tmem.destroy_pool(0)
-    with pytest.raises(XsaveError, match="being saved already"):
-        tmem.begin(live=True)
+
+
+def test_a_save_whose_client_was_killed_is_begun_anew(tmem: Tmem) -> None:
+    tmem.put(0, OID, 0, ONE)
+    tmem.begin(live=True)
+    tmem.flush(0, OID, 0)
+    assert tmem.begin(live=True)
+    assert tmem.voids() == []  # of the save before
+    tmem.end()
+    assert tmem.put(0, OID, 0, TWO)
+
+
+def test_a_shared_pool_ends_with_the_last_guest_that_joined_it(boot: Boot) -> None:
+    first, second, third = (
+        boot(f"pvh?memory=8M&tmem_pools=shared&name=g{nr_pages}&tmem={nr_pages}").facet("tmem")
+        for nr_pages in (30, 20, 1)
+    )
+    assert len(first.handles(0)) == len(third.handles(0)) == 30
+    boot("pvh?name=g30").destroy()
+    assert len(third.handles(0)) == 30
+    for name in ("g20", "g1"):
+        boot(f"pvh?name={name}").destroy()
+    again = boot("pvh?memory=8M&tmem_pools=shared&name=again&tmem=1").facet("tmem")
+    assert len(again.handles(0)) == 1
+    assert second.pools() == []
 
 
 @pytest.mark.parametrize("frozen", [False, True])
