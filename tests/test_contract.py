@@ -33,6 +33,12 @@ MACHINE = frozenset({
 })  # fmt: skip
 # Core modules outside of io/ and cli/ that may use some of it all the same, and why.
 ALLOWED = {
+    # a link waits: for channels, which threads read and write, and not for ever
+    "link.connect": {"time"},
+    "link.lane": {"threading", "time"},
+    "link.link": {"threading", "time"},
+    "link.opening": {"time"},
+    "link.server": {"threading", "time"},
     "manager": {"time"},  # how long a plugin took to load
     "workers": {"os"},  # the number of processors
     "pipeline.diff": {"os", "pathlib"},  # whether an image can be read twice
@@ -46,6 +52,8 @@ ALLOWED = {
     "testing.backend_suite": {"time"},  # waits for guests whose time passes by itself
     "testing.codec_suite": {"io"},  # a read function over bytes
     "testing.handler_suite": {"pathlib"},  # golden bodies
+    "testing.links": {"threading", "time"},  # channels between threads, which time out
+    "testing.transport_suite": {"threading"},  # both ends at once
 }
 # And plugins that may.
 MACHINE_IN_PLUGINS = {
@@ -59,9 +67,18 @@ MACHINE_IN_PLUGINS = {
     "xsave_plugins.sim_host.remote": {"os"},
     "xsave_plugins.sim_host.served": {"subprocess"},
     "xsave_plugins.sim_host.server": {"socket", "threading"},
+    # transports are where bytes leave the process
+    "xsave_plugins.transports.descriptors": {"os", "select", "threading"},
+    "xsave_plugins.transports.guard": {"threading"},
+    "xsave_plugins.transports.inet": {"socket", "time"},
+    "xsave_plugins.transports.local": {"os", "pathlib", "socket"},
+    "xsave_plugins.transports.sockets": {"os", "select", "socket", "time"},
+    "xsave_plugins.transports.tcp": {"socket"},
+    "xsave_plugins.transports.unix": {"socket"},
 }
 OPENING = frozenset({"open", "os.open", "os.read", "os.write", "os.pipe", "os.fdopen"})
-CBOR_IN_CORE = frozenset({"pipeline.inspect"})  # to print what no plugin understands
+# To print what no plugin understands; messages of a link.
+CBOR_IN_CORE = frozenset({"pipeline.inspect", "link.frame"})
 LAYERS_ABOVE = ("pipeline", "io", "cli", "testing")
 
 

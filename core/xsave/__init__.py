@@ -24,9 +24,10 @@ _HOMES = {
     ),
     "errors": (
         "AuthenticityError", "CancelledError", "DamageError", "DuplicateNameError",
-        "FieldError", "FormatError", "MissingPluginError", "OutputError", "PluginError",
-        "RecordError", "SourceError", "StreamError", "TruncatedError", "TryAgainError",
-        "UnknownNameError", "UnrecognisedError", "UsageError", "XsaveError",
+        "FieldError", "FormatError", "IdentityError", "LinkClosedError", "LinkError",
+        "LinkLostError", "MissingPluginError", "OutputError", "PeerError", "PluginError",
+        "RecordError", "SilentPeerError", "SourceError", "StreamError", "TruncatedError",
+        "TryAgainError", "UnknownNameError", "UnrecognisedError", "UsageError", "XsaveError",
     ),
     "format": (
         "ByteSink", "ByteSource", "Event", "Format", "PageFinder", "PageMode", "RandomAccess",
@@ -62,7 +63,7 @@ _HOMES = {
     "progress": ("Progress", "RecordCount", "RunReport"),
     "record": ("Buffer", "GuestType", "ImageInfo", "Owner", "Phase", "Record", "RecordType"),
     "sent_once": ("SentOnce",),
-    "transport": ("Channel", "Transport"),
+    "transport": ("Channel", "Listener", "Transport"),
     "workers": ("Workers",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -116,11 +117,16 @@ __all__ = [
     "Handler",
     "HandlerTable",
     "HvmFacet",
+    "IdentityError",
     "ImageInfo",
     "Inspection",
     "Iteration",
     "Layout",
     "LayoutHandler",
+    "LinkClosedError",
+    "LinkError",
+    "LinkLostError",
+    "Listener",
     "MemoryHandler",
     "MissingPluginError",
     "OutputError",
@@ -129,6 +135,7 @@ __all__ = [
     "PageFinder",
     "PageMode",
     "Pages",
+    "PeerError",
     "Phase",
     "PluginError",
     "PluginInfo",
@@ -153,6 +160,7 @@ __all__ = [
     "Ruling",
     "RunReport",
     "SentOnce",
+    "SilentPeerError",
     "SourceError",
     "StateStream", "StreamCheck",
     "StreamError",
@@ -250,10 +258,16 @@ if TYPE_CHECKING:
         DuplicateNameError,
         FieldError,
         FormatError,
+        IdentityError,
+        LinkClosedError,
+        LinkError,
+        LinkLostError,
         MissingPluginError,
         OutputError,
+        PeerError,
         PluginError,
         RecordError,
+        SilentPeerError,
         SourceError,
         StreamError,
         TruncatedError,
@@ -313,5 +327,5 @@ if TYPE_CHECKING:
     from .progress import Progress, RecordCount, RunReport
     from .record import Buffer, GuestType, ImageInfo, Owner, Phase, Record, RecordType
     from .sent_once import SentOnce
-    from .transport import Channel, Transport
+    from .transport import Channel, Listener, Transport
     from .workers import Workers

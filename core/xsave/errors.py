@@ -9,6 +9,8 @@ StreamError            3     get another image: these bytes are wrong
 AuthenticityError      4     get another image: its seal does not match
 PluginError            5     install, mend or choose a plugin
 TryAgainError          75    nobody: the condition passes by itself
+LinkLostError          75    nobody: the other end may come back
+SilentPeerError        75    nobody: the other end may answer later
 CancelledError         130   nobody: it was asked to stop
 =====================  ====  ==============================================
 
@@ -64,6 +66,46 @@ class TryAgainError(XsaveError):
     """A condition outside that passes by itself, such as a file being locked."""
 
     exit_code = EXIT_TRY_AGAIN
+
+
+class IdentityError(XsaveError):
+    """One end of a connection is not who it should be, or cannot prove who it is."""
+
+
+class LinkError(XsaveError):
+    """A conversation with another end did not come to its end."""
+
+
+class LinkLostError(LinkError):
+    """The connection broke, and did not come back within the time allowed."""
+
+    exit_code = EXIT_TRY_AGAIN
+
+
+class SilentPeerError(LinkError):
+    """The connection is there, but an answer did not come within the time allowed."""
+
+    exit_code = EXIT_TRY_AGAIN
+
+
+class LinkClosedError(LinkError):
+    """The other end has said that it will say no more, or this one has."""
+
+
+@define(kw_only=True)
+class PeerError(LinkError):
+    """The other end does not keep to the protocol. Nothing more is read from it.
+
+    :ivar peer: who it is, as its channel says.
+    """
+
+    peer: str
+    what: str
+    expected: str
+    got: str
+
+    def __str__(self) -> str:
+        return f"{self.peer} sent a wrong {self.what}: expected {self.expected}, got {self.got}"
 
 
 class StreamError(XsaveError):

@@ -23,14 +23,17 @@ _HOMES = {
     "codec_suite": ("CodecSuite",),
     "format_suite": ("FormatSuite", "assert_same_events"),
     "handler_suite": ("HandlerSuite", "MemoryHandlerSuite"),
+    "links": ("BACK", "OUT", "MemoryLinks", "MemoryNetwork", "memory_links"),
     "memory": ("MemoryPipe", "MemorySink", "MemorySource"),
+    "transport_suite": ("TransportSuite",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 # Once more in full, since type checkers only understand it so; a test compares them.
 __all__ = [
-    "BackendSuite", "CodecSuite", "FormatSuite", "HandlerSuite", "MemoryHandlerSuite",
-    "MemoryPipe", "MemorySink", "MemorySource", "assert_same_events",
+    "BACK", "OUT", "BackendSuite", "CodecSuite", "FormatSuite", "HandlerSuite",
+    "MemoryHandlerSuite", "MemoryLinks", "MemoryNetwork", "MemoryPipe", "MemorySink",
+    "MemorySource", "TransportSuite", "assert_same_events", "memory_links",
 ]  # fmt: skip
 
 
@@ -49,4 +52,6 @@ if TYPE_CHECKING:
     from .codec_suite import CodecSuite
     from .format_suite import FormatSuite, assert_same_events
     from .handler_suite import HandlerSuite, MemoryHandlerSuite
+    from .links import BACK, OUT, MemoryLinks, MemoryNetwork, memory_links
     from .memory import MemoryPipe, MemorySink, MemorySource
+    from .transport_suite import TransportSuite
