@@ -41,6 +41,7 @@ ALLOWED = {
     "link.server": {"threading", "time"},
     "manager": {"time"},  # how long a plugin took to load
     "workers": {"os"},  # the number of processors
+    "pipeline.base": {"pathlib"},  # whether a base is a file
     "pipeline.diff": {"os", "pathlib"},  # whether an image can be read twice
     "pipeline.ends": {"os", "pathlib"},  # whether an address is a file
     "pipeline.inspect": {"pathlib"},  # names of images

@@ -91,11 +91,16 @@ class PageMode(enum.Enum):
 
 @frozen
 class ReadOptions:
-    """:ivar codecs: by name; a reader that meets another raises MissingPluginError."""
+    """:ivar codecs: by name; a reader that meets another raises MissingPluginError.
+    :ivar base: the earlier image that the one to be read was written against. A reader that
+        needs it to give what ``pages`` asks for, and has none or another one, raises
+        UsageError.
+    """
 
     pages: PageMode = PageMode.FULL
     codecs: Mapping[str, Codec] = field(factory=dict)
     workers: Workers = field(factory=Workers)
+    base: RandomAccess | None = None
 
 
 @frozen
@@ -107,6 +112,10 @@ class WriteOptions:
     :ivar checksum: name of the checksum for formats that offer a choice; "" for theirs.
     :ivar about: who writes and when, for formats that say so: "writer", "created" (both
         text; the time in UTC as in RFC 3339). Formats ask no clock themselves.
+    :ivar deltas: whether pages that come again may be written as their difference from what
+        they were; None: if what is read has them so. Only asked of formats with
+        :attr:`Format.writes_deltas`.
+    :ivar base: an earlier image of the same guest: write what changed since; likewise.
     """
 
     codec: CodecChoice | None = None
@@ -115,6 +124,8 @@ class WriteOptions:
     identify: Callable[[RecordType], RecordType] = lambda kind: kind
     checksum: str = ""
     about: Mapping[str, str] = field(factory=dict)
+    deltas: bool | None = None
+    base: RandomAccess | None = None
 
 
 class Reader(Protocol):
@@ -157,6 +168,8 @@ class Format(abc.ABC):
     """One framing, for reading, writing, or both.
 
     :cvar suffixes: of file names that mean this format when none is named.
+    :cvar writes_deltas: pages can be written as differences: from what they were earlier in
+        the stream, or in an earlier image.
     """
 
     name: ClassVar[str]
@@ -164,6 +177,7 @@ class Format(abc.ABC):
     suffixes: ClassVar[tuple[str, ...]] = ()
     readable: ClassVar[bool] = True
     writable: ClassVar[bool] = True
+    writes_deltas: ClassVar[bool] = False
 
     @abc.abstractmethod
     def sniff(self, head: bytes) -> bool:

@@ -97,6 +97,8 @@ class ImageInfo:
     :ivar xen_version: of the saving hypervisor, "4.17"; "" if not known.
     :ivar word_size: of the saving toolstack, bytes; 0 if the format does not say.
     :ivar details: further facts of that format, for people: JSON-able.
+    :ivar base: what the format calls the image without which this one's pages cannot be
+        read (native: its seal, hexadecimal); "" for an image that stands alone.
     """
 
     format: str
@@ -105,3 +107,4 @@ class ImageInfo:
     xen_version: str = ""
     word_size: int = 0
     details: Mapping[str, object] = field(factory=dict)
+    base: str = ""

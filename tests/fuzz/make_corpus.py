@@ -81,7 +81,15 @@ def make() -> Iterator[tuple[str, str, bytes]]:
     import xsave
     from tests.fuzz.targets import no_sums
     from tests.plugins.xen_stream import build as b
-    from tests.robustness.images import native, small_pieces
+    from tests.robustness.images import (
+        WITH_SHELF,
+        base_pieces,
+        delta_pieces,
+        native,
+        small_pieces,
+        successor_pieces,
+        with_base,
+    )
 
     manager = xsave.build_manager()
     for name, path in images().items():
@@ -102,6 +110,8 @@ def make() -> Iterator[tuple[str, str, bytes]]:
     yield "libxc", "version2", b.libxc(short[3:], version=2)
     with no_sums():
         yield "native", "pieces", native(small_pieces())
+        yield "native", "deltas", native(delta_pieces(), WITH_SHELF)
+        yield "native", "successor", native(successor_pieces(), with_base(native(base_pieces())))
 
 
 def main() -> None:

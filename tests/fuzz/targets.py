@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import xsave
+from tests.robustness.images import base_pieces, native
 from xsave.testing import MemoryPipe, MemorySink, MemorySource
 from xsave_plugins.native import spec
 
@@ -34,6 +35,7 @@ class Finder:
     def __init__(self) -> None:
         self.manager = xsave.build_manager()
         self._workers = xsave.Workers(1)
+        self._base: bytes | None = None  # for images that were written against one
 
     def target(self, name: str) -> Target:
         return self.native if name == "native" else lambda data: self.xen(name, data)
@@ -51,6 +53,7 @@ class Finder:
     def native(self, data: bytes) -> None:
         for context in (contextlib.nullcontext(), no_sums()):
             with context:
+                self._base = native(base_pieces())
                 for mode in xsave.PageMode:
                     with contextlib.suppress(xsave.XsaveError):
                         self._again("native", data, mode)
@@ -59,7 +62,8 @@ class Finder:
                 self._pipeline(data)
 
     def _options(self, mode: xsave.PageMode) -> xsave.ReadOptions:
-        return xsave.ReadOptions(mode, self.manager.codecs.items(), self._workers)
+        base = None if self._base is None else MemorySource(self._base)
+        return xsave.ReadOptions(mode, self.manager.codecs.items(), self._workers, base)
 
     def _read(self, name: str, data: bytes, mode: xsave.PageMode) -> None:
         for _event in self.manager.formats.find(name).reader(MemoryPipe(data), self._options(mode)):

@@ -14,6 +14,7 @@ from attrs import field, frozen
 import xsave
 from tests.plugins.xen_stream import build as b
 from xsave_plugins.native import spec
+from xsave_plugins.native.delta_table import Deltas, pack_deltas
 from xsave_plugins.native.format import MAGIC
 
 CODECS = ("none", "zstd", "lz4", "brotli:1")
@@ -85,18 +86,32 @@ def record(number: int, body: bytes, *, size: int | None = None, **more: Any) ->
 
 def batch(
     number: int, entries: Sequence[int], *, zero: Sequence[bool] = (), slots: Sequence[int] = (),
-    body: bytes = b"", base: int = 0, **more: Any,
+    body: bytes = b"", base: int = 0, deltas: Deltas | None = None, **more: Any,
 ) -> Piece:  # fmt: skip
     table, entry_runs, slot_runs = spec.pack_table(
         spec.BatchTable(
             np.array(entries, np.uint64), np.array(zero, np.bool_), np.array(slots, np.int64)
         )
     )
+    packed, keys = (b"", {}) if deltas is None else pack_deltas(deltas)
+    table += packed
     head = {
         "type": number, "entries": len(entries), "entry_runs": entry_runs, "pages": len(zero),
-        "slot_runs": slot_runs, "stored": len(body) // 4096, "base": base, **more,
+        "slot_runs": slot_runs, "stored": len(body) // 4096, "base": base, **keys, **more,
     }  # fmt: skip
     return Piece(spec.PAGES, head, table, body)
+
+
+def deltas(
+    nr_pages: int, nr_stored: int, *, same: Sequence[int] = (), based: Sequence[int] = (),
+    kept: Sequence[int] = (), places: Sequence[int] = (), changed: Sequence[int] = (),
+) -> Deltas:  # fmt: skip
+    """:param changed: which of the kept pages; the others as in :class:`Deltas`, by number."""
+    return Deltas(
+        np.isin(np.arange(nr_pages), same), np.isin(np.arange(nr_stored), based),
+        np.isin(np.arange(nr_stored), kept), np.array(places, np.int64),
+        np.isin(np.arange(len(places)), changed),
+    )  # fmt: skip
 
 
 def small_pieces() -> list[Piece]:
@@ -110,17 +125,68 @@ def small_pieces() -> list[Piece]:
     ]
 
 
+def xor(one: bytes, other: bytes) -> bytes:
+    return bytes(x ^ y for x, y in zip(one, other, strict=True))
+
+
+WITH_SHELF: Mapping[str, Any] = {**HEADER, "needs": ["deltas"], "shelf": 8}
+
+
+def delta_pieces() -> list[Piece]:
+    """pfn 5 with the contents of ``page(1)``, then of ``page(2)``, as a difference."""
+    plain = deltas(1, 1, kept=[0], places=[3])
+    change = deltas(1, 1, kept=[0], places=[3], changed=[0])
+    body = xor(b.page(1), b.page(2))
+    return [
+        kind_of("xen.hvm.page_data", 0),
+        batch(0, [5], zero=[False], slots=[16], body=b.page(1), deltas=plain),
+        batch(0, [5], zero=[False], slots=[16], body=body, base=1, deltas=change),
+    ]
+
+
+def base_pieces() -> list[Piece]:
+    """pfns 1 and 2, with ``page(1)`` and ``page(2)``; 3 is absent."""
+    whole = b.page(1) + b.page(2)
+    return [
+        kind_of("xen.hvm.page_data", 0),
+        batch(0, [1, 2, 0xF << 60 | 3], zero=[False, False], slots=[16, 17], body=whole),
+    ]
+
+
+def successor_pieces() -> list[Piece]:
+    """pfn 1 as in :func:`base_pieces`, pfn 2 with ``page(3)`` as a difference."""
+    change = deltas(2, 1, same=[0], based=[0])
+    body = xor(b.page(2), b.page(3))
+    return [
+        kind_of("xen.hvm.page_data", 0),
+        batch(0, [1, 2], zero=[False, False], slots=[16], body=body, deltas=change),
+    ]
+
+
+def with_base(base: bytes) -> dict[str, Any]:
+    """A header of an image that was written against this one."""
+    return {**HEADER, "needs": ["base"], "base": {"seal": seal_of(base)}}
+
+
+def seal_of(image: bytes) -> bytes:
+    at = image.rindex(b"dseal") + 7  # a text of four, then a byte string of 32
+    return image[at : at + 32]
+
+
 def native(
     pieces: Sequence[Piece], header: Mapping[str, Any] | bytes = HEADER, *, index: bool = True,
-    end: Mapping[str, Any] | None = None, rows: bytes | None = None,
+    end: Mapping[str, Any] | None = None, rows: bytes | None = None, major: int | None = None,
 ) -> bytes:  # fmt: skip
     """An image whose sums and seal are right, whatever its pieces say.
 
     :param end: keys of the end piece that are to be wrong.
     :param rows: of the index, if not those that belong there.
+    :param major: of the version, if not what the header needs.
     """
+    if major is None:
+        major = 2 if isinstance(header, Mapping) and "needs" in header else 1
     packed = header if isinstance(header, bytes) else cbor2.dumps(dict(header))
-    fixed = spec.HEADER.pack(MAGIC, *spec.VERSION, len(packed))
+    fixed = spec.HEADER.pack(MAGIC, major, 0, len(packed))
     out = fixed + spec.HEADER_SUM.pack(spec.head_sum(fixed, packed)) + packed
     out += bytes(-len(out) & 7)
     seal = hashlib.sha256(out)

@@ -19,7 +19,22 @@ from hypothesis import strategies as st
 
 import xsave
 from tests.plugins.xen_stream import build as b
-from tests.robustness.images import HEADER, Piece, batch, kind_of, native, record
+from tests.robustness.images import (
+    HEADER,
+    WITH_SHELF,
+    Piece,
+    base_pieces,
+    batch,
+    delta_pieces,
+    deltas,
+    kind_of,
+    native,
+    record,
+    seal_of,
+    successor_pieces,
+    with_base,
+    xor,
+)
 from xsave import MissingPluginError, StreamError
 from xsave.testing import MemoryPipe, MemorySource
 from xsave_plugins.native import spec
@@ -183,8 +198,8 @@ def test_the_index_must_say_what_was_read(manager: xsave.PluginManager) -> None:
 
 def test_a_later_version_is_refused_by_number(manager: xsave.PluginManager) -> None:
     data = bytearray(native(GOOD))
-    data[8] = 2
-    refused(bytes(data), manager, r"expected 1\.x, got 2\.0")
+    data[8] = 3
+    refused(bytes(data), manager, r"expected 1\.x or 2\.x, got 3\.0: a later xsave can read it")
 
 
 def test_pieces_of_a_later_minor_version_are_passed_over(manager: xsave.PluginManager) -> None:
@@ -289,3 +304,213 @@ def test_verify_refuses_records_and_pages_under_each_others_names(
     swapped = [PAGES, record(0, b"body")]
     with pytest.raises(StreamError, match="expected pages, got a record"):
         xsave.verify(io.BytesIO(native(swapped)), manager=manager)
+
+
+# -- version 2: differences --------------------------------------------------------------------
+
+BASE = native(base_pieces())
+SUCCESSOR = native(successor_pieces(), with_base(BASE))
+
+
+def read_with_base(
+    data: bytes, manager: xsave.PluginManager, mode: xsave.PageMode, base: bytes = BASE
+) -> list[Any]:
+    codecs = manager.codecs.items()
+    options = xsave.ReadOptions(mode, codecs, xsave.Workers(1), MemorySource(base))
+    return list(NativeReader(MemoryPipe(data), options))
+
+
+def test_the_images_with_differences_made_here_are_good(manager: xsave.PluginManager) -> None:
+    assert seal_of(BASE).hex() == NativeReader(MemorySource(SUCCESSOR), _structure()).info.base
+    for mode in xsave.PageMode:
+        read(native(delta_pieces(), WITH_SHELF), manager, mode)
+        read_with_base(SUCCESSOR, manager, mode)
+    (event,) = read_with_base(SUCCESSOR, manager, xsave.PageMode.FULL)
+    assert event.pages.tobytes() == b.page(1) + b.page(3)
+
+
+def _structure() -> xsave.ReadOptions:
+    return xsave.ReadOptions(xsave.PageMode.SKIP)
+
+
+@pytest.mark.parametrize(
+    ("header", "match"),
+    [
+        ({"needs": ["teleport"]}, "what the image needs .*'teleport': a later xsave can read it"),
+        ({"needs": ["deltas", "teleport"], "shelf": 8}, "teleport"),
+        ({"needs": "deltas", "shelf": 8}, "'needs'"),
+        ({"needs": [1], "shelf": 8}, "'needs'"),
+        ({"needs": ["deltas"]}, "'shelf'"),
+        ({"needs": ["deltas"], "shelf": 0}, "'shelf'"),
+        ({"needs": ["deltas"], "shelf": True}, "'shelf'"),
+        ({"needs": ["deltas"], "shelf": spec.SHELF_MAX + 1}, "'shelf'"),
+        ({"needs": ["base"]}, "'base'"),
+        ({"needs": ["base"], "base": {}}, "'base'"),
+        ({"needs": ["base"], "base": {"seal": bytes(31)}}, "'base'"),
+        ({"needs": ["base"], "base": bytes(32)}, "'base'"),
+    ],
+    ids=repr,
+)
+def test_what_an_image_needs_is_known_and_right_or_refused(
+    header: dict[str, Any], match: str, manager: xsave.PluginManager
+) -> None:
+    refused(native(GOOD, {**HEADER, **header}), manager, match)
+
+
+def test_version_2_says_what_it_needs_and_version_1_needs_nothing(
+    manager: xsave.PluginManager,
+) -> None:
+    refused(native(GOOD, major=2), manager, "'needs' in the image header")
+    refused(native(delta_pieces(), WITH_SHELF, major=1), manager, "'table'")
+    old = native(GOOD, {**HEADER, "needs": ["teleport"], "shelf": -1}, major=1)
+    for mode in xsave.PageMode:
+        read(old, manager, mode)
+
+
+PLAIN = delta_pieces()[1]
+
+
+def of_deltas(body: bytes, base: int = 1, **what: Any) -> Piece:
+    """A batch of pfn 5, one page."""
+    return batch(
+        0, [5], zero=[False], slots=[16], body=body, base=base, deltas=deltas(1, 1, **what)
+    )
+
+
+CHANGE = b.page(1)
+
+WRONG_SHELF: dict[str, list[Piece]] = {
+    "a difference from an empty place": [of_deltas(CHANGE, 0, kept=[0], places=[3], changed=[0])],
+    "a difference from another place": [
+        PLAIN, of_deltas(CHANGE, kept=[0], places=[4], changed=[0])
+    ],
+    "a place beyond the shelf": [of_deltas(CHANGE, 0, kept=[0], places=[8])],
+    "a place twice in a batch": [
+        batch(0, [5, 6], zero=[False, False], slots=[16, 17], body=BODY,
+              deltas=deltas(2, 2, kept=[0, 1], places=[3, 3]))
+    ],
+    "pages of a base that is not needed": [of_deltas(CHANGE, 0, based=[0])],
+    "the same as a base that is not needed": [
+        batch(0, [5], zero=[False], deltas=deltas(1, 0, same=[0]))
+    ],
+}  # fmt: skip
+for _key in ("kept", "place_runs", "same", "based"):
+    for _value in (0, 2, -1, 1 << 40, None, "1"):
+        if (_key, _value) not in {("same", 0), ("based", 0)}:
+            _piece = delta_pieces()[1]
+            assert isinstance(_piece.head, Mapping)
+            WRONG_SHELF[f"{_key} of {_value!r}"] = [
+                evolve(_piece, head={**_piece.head, _key: _value})
+            ]
+for _cut in range(1, 11):
+    WRONG_SHELF[f"a table cut by {_cut}"] = [evolve(PLAIN, table=PLAIN.table[:-_cut])]
+WRONG_SHELF["a table with more behind it"] = [evolve(PLAIN, table=PLAIN.table + b"\0")]
+WRONG_SHELF["bits after the last kept page"] = [evolve(PLAIN, table=PLAIN.table[:-1] + b"\2")]
+
+
+@pytest.mark.parametrize("pieces", WRONG_SHELF.values(), ids=WRONG_SHELF)
+def test_a_wrong_use_of_the_shelf_is_refused(
+    pieces: list[Piece], manager: xsave.PluginManager
+) -> None:
+    refused(native([PAGES, *pieces], WITH_SHELF), manager)
+
+
+def test_a_finder_refuses_a_difference_from_nothing(manager: xsave.PluginManager) -> None:
+    """The reader refuses such an image; who has only the index must, too."""
+    lost = of_deltas(CHANGE, 0, kept=[0], places=[3], changed=[0])
+    data = native([PAGES, lost], WITH_SHELF)
+    options = xsave.ReadOptions(xsave.PageMode.FULL, manager.codecs.items(), xsave.Workers(1))
+    with pytest.raises(StreamError, match="a difference from place 3, where nothing lies"):
+        NativeFinder(MemorySource(data), options).find([5])
+
+
+def batch_of(pfn: int, what: Any, *, body: bytes = b"", slots: tuple[int, ...] = ()) -> list[Piece]:
+    return [PAGES, batch(0, [pfn], zero=[False], slots=slots, body=body, deltas=what)]
+
+
+WRONG_BASE = {
+    "a pfn that the base has no page of": batch_of(3, deltas(1, 0, same=[0])),
+    "a pfn that the base does not mention": batch_of(9, deltas(1, 0, same=[0])),
+    "a pfn beyond all guests": batch_of((1 << 52) - 1, deltas(1, 0, same=[0])),
+    "a difference from such a pfn": batch_of(3, deltas(1, 1, based=[0]), body=CHANGE, slots=(16,)),
+    "a difference that no pfn has": [
+        PAGES,
+        batch(0, [1], zero=[True], body=CHANGE, deltas=deltas(1, 1, based=[0]), stored=1),
+    ],
+    "a page that is zero and that of the base": [
+        PAGES, batch(0, [1], zero=[True], deltas=deltas(1, 0, same=[0]))
+    ],
+    "a slot for a page of the base": batch_of(
+        1, deltas(1, 1, same=[0]), body=CHANGE, slots=(16,)
+    ),
+    "a shelf that is not needed": batch_of(
+        1, deltas(1, 1, kept=[0], places=[0]), body=CHANGE, slots=(16,)
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("pieces", WRONG_BASE.values(), ids=WRONG_BASE)
+def test_a_wrong_reference_to_the_base_is_refused(
+    pieces: list[Piece], manager: xsave.PluginManager
+) -> None:
+    data = native(pieces, with_base(BASE))
+    for mode in (xsave.PageMode.FULL, xsave.PageMode.CHECK):
+        with pytest.raises(StreamError):
+            read_with_base(data, manager, mode)
+
+
+def test_a_page_may_not_differ_from_both(manager: xsave.PluginManager) -> None:
+    header = {**with_base(BASE), "needs": ["base", "deltas"], "shelf": 8}
+    kept = deltas(1, 1, kept=[0], places=[3])
+    both = deltas(1, 1, based=[0], kept=[0], places=[3], changed=[0])
+    pieces = [
+        PAGES, batch(0, [1], zero=[False], slots=[16], body=CHANGE, deltas=kept),
+        batch(0, [1], zero=[False], slots=[16], body=CHANGE, base=1, deltas=both),
+    ]  # fmt: skip
+    with pytest.raises(StreamError, match="differs from the base and from the shelf"):
+        read_with_base(native(pieces, header), manager, xsave.PageMode.FULL)
+    good = deltas(1, 1, based=[0], kept=[0], places=[3])
+    again = deltas(1, 1, kept=[0], places=[3], changed=[0])
+    pieces = [
+        PAGES, batch(0, [1], zero=[False], slots=[16], body=xor(b.page(1), b.page(7)), deltas=good),
+        batch(0, [1], zero=[False], slots=[16], body=xor(b.page(7), b.page(8)), base=1,
+              deltas=again),
+    ]  # fmt: skip
+    first, second = read_with_base(native(pieces, header), manager, xsave.PageMode.FULL)
+    assert (first.pages.tobytes(), second.pages.tobytes()) == (b.page(7), b.page(8))
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_changed_bytes_of_images_with_differences_are_refused_or_read_right(
+    manager: xsave.PluginManager, data: st.DataObject
+) -> None:
+    good = data.draw(st.sampled_from([native(delta_pieces(), WITH_SHELF), SUCCESSOR]))
+    image = bytearray(good)
+    image[data.draw(st.integers(0, len(image) - 1))] ^= data.draw(st.integers(1, 255))
+    for mode in xsave.PageMode:
+        try:
+            read_with_base(bytes(image), manager, mode)
+        except xsave.XsaveError:
+            continue
+        assert mode is xsave.PageMode.SKIP, "contents changed without notice"
+    options = xsave.ReadOptions(
+        xsave.PageMode.FULL, manager.codecs.items(), xsave.Workers(1), MemorySource(BASE)
+    )
+    try:
+        found = NativeFinder(MemorySource(bytes(image)), options).find([1, 2, 5])
+    except xsave.XsaveError:
+        return
+    right = {1: b.page(1), 2: b.page(3), 5: b.page(2)}
+    for pfn, (_, page) in found.items():
+        assert page is not None
+        assert page.tobytes() == right[pfn]
+
+
+def test_a_hostile_base_ends_in_one_error(manager: xsave.PluginManager) -> None:
+    """It is read as strictly as any image, before a page of it is believed."""
+    twice = native([*base_pieces(), batch(0, [1], zero=[True], base=2)])
+    rows = native(base_pieces(), rows=bytes(40))
+    for base in (BASE[:-1], BASE[:100], rows, twice, BASE.replace(b.page(1), b.page(4))):
+        with pytest.raises(xsave.XsaveError):
+            read_with_base(SUCCESSOR, manager, xsave.PageMode.FULL, base)

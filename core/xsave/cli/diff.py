@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import ADDRESS, RECORD, json_option, pass_settings, plugins_option, telling_options
+from .options import (
+    ADDRESS,
+    RECORD,
+    base_option,
+    json_option,
+    pass_settings,
+    plugins_option,
+    telling_options,
+)
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -34,13 +42,14 @@ _CHANGES = {
     "--ignore", type=RECORD, metavar="RECORD", multiple=True,
     help="A record that may differ; may be given several times.",
 )  # fmt: skip
+@base_option("The earlier image that one of them, or both, were written against.")
 @click.option("--all", "whole", is_flag=True, help="Shorten nothing.")
 @plugins_option
 @json_option
 @telling_options
 @pass_settings
 def command(
-    settings: Settings, a: str, b: str, ignore: Sequence[str], whole: bool,
+    settings: Settings, a: str, b: str, ignore: Sequence[str], base: str | None, whole: bool,
     plugins: Sequence[str] | None,
 ) -> int:  # fmt: skip
     """Show what differs between the images A and B of one guest.
@@ -71,7 +80,7 @@ def command(
     try:
         with progress_shown(settings) as progress:
             report = diff(
-                image_address(a, manager), image_address(b, manager), ignore=ignore,
+                image_address(a, manager), image_address(b, manager), ignore=ignore, base=base,
                 plugins=plugins, manager=manager, progress=progress,
             )  # fmt: skip
     except XsaveError as error:

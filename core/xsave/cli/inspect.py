@@ -10,7 +10,9 @@ import click
 
 from .options import (
     ADDRESS,
+    OF_A_SUCCESSOR,
     RECORD,
+    base_option,
     json_option,
     pass_settings,
     plugins_option,
@@ -71,13 +73,14 @@ def _parse_pfns(
 @click.option(
     "--pages", is_flag=True, help="Read all page contents, and count zero and equal pages."
 )
+@base_option(f"{OF_A_SUCCESSOR} Needed to see contents of pages.")
 @plugins_option
 @json_option
 @telling_options
 @pass_settings
 def command(
     settings: Settings, source: str, record: tuple[str, int] | None, pfns: range | None,
-    as_hex: bool, raw: bool, pages: bool, plugins: Sequence[str] | None,
+    as_hex: bool, raw: bool, pages: bool, base: str | None, plugins: Sequence[str] | None,
 ) -> int:  # fmt: skip
     """Show what is in the image SOURCE.
 
@@ -93,6 +96,7 @@ def command(
       xsave inspect guest.save --record xen.qemu.context --raw > qemu.bin
       xsave inspect guest.xsv --pfn 0x100-0x103
       xsave inspect guest.xsv --pages
+      xsave inspect later.xsv --pfn 0x100 --base guest.xsv
     """
     _refuse_contradictions(
         settings, record=record is not None, pfn=pfns is not None, as_hex=as_hex, raw=raw,
@@ -109,8 +113,8 @@ def command(
     if record is not None:
         return _show_record(settings, address, record, plugins, manager, sink, as_hex)
     if pfns is not None:
-        return _show_pfns(settings, address, pfns, manager, sink)
-    return _show_image(settings, address, source, pages, plugins, manager)
+        return _show_pfns(settings, address, pfns, base, manager, sink)
+    return _show_image(settings, address, source, pages, base, plugins, manager)
 
 
 def _refuse_contradictions(
@@ -134,7 +138,7 @@ def _refuse_contradictions(
 
 
 def _show_image(
-    settings: Settings, address: str, source: str, pages: bool,
+    settings: Settings, address: str, source: str, pages: bool, base: str | None,
     plugins: Sequence[str] | None, manager: PluginManager,
 ) -> int:  # fmt: skip
     from ..pipeline.inspect import inspect
@@ -144,8 +148,9 @@ def _show_image(
 
     with progress_shown(settings) as progress:
         found = inspect(
-            address, page_statistics=pages, plugins=plugins, manager=manager, progress=progress
-        )
+            address, page_statistics=pages, base=base, plugins=plugins, manager=manager,
+            progress=progress,
+        )  # fmt: skip
     if settings.json:
         write_json(settings, "inspect", image_as_json(found))
     else:
@@ -271,8 +276,9 @@ def record_tree(found: FoundRecord) -> Node:
 
 
 def _show_pfns(
-    settings: Settings, address: str, pfns: range, manager: PluginManager, sink: Sink | None
-) -> int:
+    settings: Settings, address: str, pfns: range, base: str | None, manager: PluginManager,
+    sink: Sink | None,
+) -> int:  # fmt: skip
     from ..batch import TYPE_NAMES
     from ..errors import XsaveError
     from ..pipeline.inspect import read_pfns
@@ -280,7 +286,7 @@ def _show_pfns(
     from .hexdump import hexdump
     from .output import write_json, write_text
 
-    found = read_pfns(address, pfns, manager=manager)
+    found = read_pfns(address, pfns, base=base, manager=manager)
     absent = [pfn for pfn in pfns if pfn not in found]
     missing = XsaveError(f"the image does not mention {_describe_pfns(absent)}")
     pages = [

@@ -10,7 +10,7 @@ from .live_options import only_given
 from .settings import Settings
 
 # What says where a guest goes or what becomes of it is settled here.
-SETTLED = {"to": "--to", "add": "--add", "then": "--then"}
+SETTLED = {"to": "--to", "add": "--add", "then": "--then", "base": "--base"}
 
 
 def take_main_job(settings: Settings, report_file: str | None, options: dict[str, Any]) -> int:

@@ -139,6 +139,14 @@ def plugins_option(function: F) -> F:
     )(function)  # fmt: skip
 
 
+def base_option(what: str) -> Callable[[F], F]:
+    """:param what: the help, in a sentence."""
+    return click.option("--base", type=click.Path(), metavar="FILE", help=what)
+
+
+OF_A_SUCCESSOR = "The earlier image that it was written against."
+
+
 def telling_options(function: F) -> F:
     """``--progress``, ``-q`` and ``-v``."""
     for option in (

@@ -39,6 +39,8 @@ def verify_as_json(report: VerifyReport) -> dict[str, Any]:
 
 def info_as_json(info: ImageInfo) -> dict[str, Any]:
     shown: dict[str, Any] = to_json(info)
+    if not info.base:
+        del shown["base"]
     return shown
 
 
@@ -85,13 +87,17 @@ def left_out(report: RunReport, indent: str = "") -> list[str]:
     ]
 
 
-def verify_as_text(report: VerifyReport) -> list[str]:
+def verify_as_text(report: VerifyReport, *, with_base: bool = False) -> list[str]:
     looked_at = "whole and right"
     rows = [*_stream_rows(report), ("size", size(report.source_bytes))]
     if report.fast:
         looked_at += ", as far as --fast looks: page contents were passed over"
     else:
         rows.append(("digest", f"xxh3-128 {report.digest}"))
+    if report.source.base:
+        rows.append(("base", report.source.base))
+        if not with_base or report.fast:
+            looked_at += "; it was written against its base, which was not looked at"
     return [describe(report.source), *columns(rows, "  "), looked_at]
 
 

@@ -20,6 +20,7 @@ from .options import (
     CODEC,
     FORMAT,
     F,
+    base_option,
     json_option,
     pass_settings,
     plugins_option,
@@ -54,6 +55,15 @@ def pipeline_options(function: F) -> F:
             help="Put a record in, its body from a file. May be given several times.",
         ),
         plugins_option,
+        click.option(
+            "--delta/--no-delta", "deltas", default=None,
+            help="Store pages that come again as differences, where that is smaller; by default "
+            "when a guest is saved while it runs. An image keeps those it has.",
+        ),
+        base_option(
+            "An earlier image of the same guest. If SOURCE was written against it, DEST is "
+            "whole; otherwise DEST holds only what changed since."
+        ),
         click.option(
             "--checksum", default="", metavar="NAME",
             help="Of the destination's pieces, where its format offers a choice: "
@@ -155,6 +165,7 @@ def command(
       xsave run guest.save guest.xsv --codec zstd:1
       xsave run guest.save.zst guest.xsv
       xsave run guest.xsv - --to xl | ssh host 'cat > guest.save'
+      xsave run later.save later.xsv --base guest.xsv --codec zstd:1
       xsave run guest.save guest.xsv --plugins hvm --json
       xsave run 'sim:pv?memory=64M&dirty=40M/s' guest.xsv --policy downtime:target=50ms
       xsave run guest.xsv 'sim:pv?host=b'

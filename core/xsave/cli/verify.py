@@ -9,6 +9,8 @@ import click
 
 from .options import (
     ADDRESS,
+    OF_A_SUCCESSOR,
+    base_option,
     json_option,
     pass_settings,
     plugins_option,
@@ -28,14 +30,16 @@ if TYPE_CHECKING:
 @click.option(
     "--fast", is_flag=True, help="Look at the structure only, and pass over page contents."
 )
+@base_option(f"{OF_A_SUCCESSOR} Without it, what FILE itself holds is looked at.")
 @plugins_option
 @workers_option
 @json_option
 @telling_options
 @pass_settings
 def command(
-    settings: Settings, file: str, fast: bool, plugins: Sequence[str] | None, workers: int | None
-) -> int:
+    settings: Settings, file: str, fast: bool, base: str | None, plugins: Sequence[str] | None,
+    workers: int | None,
+) -> int:  # fmt: skip
     """Read FILE as strictly as a restorer would, and more so.
 
     Looks at the framing, the order, every field of every record, the rules between records,
@@ -46,6 +50,7 @@ def command(
     Examples:
       xsave verify guest.save
       xsave verify --fast guest.xsv
+      xsave verify later.xsv --base guest.xsv
       xsave verify --json - < guest.xsv
     """
     from ..manager import build_manager
@@ -61,15 +66,15 @@ def command(
     manager = build_manager()
     with progress_shown(settings) as progress:
         report = verify(
-            image_address(file, manager), fast=fast, plugins=plugins, workers=workers or 0,
-            manager=manager, progress=progress,
+            image_address(file, manager), fast=fast, base=base, plugins=plugins,
+            workers=workers or 0, manager=manager, progress=progress,
         )  # fmt: skip
     if report.not_understood:
         raise not_understood(report, manager, plugins)
     if settings.json:
         write_json(settings, "verify", verify_as_json(report))
     elif not settings.quiet:
-        write_text(verify_as_text(report))
+        write_text(verify_as_text(report, with_base=base is not None))
     return 0
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from ..manager import HandlerTable, PluginManager, build_manager
 from ..progress import ProgressCallback, RunReport
 from ..record import ImageInfo, Phase, Record, RecordType
 from ..workers import Workers
+from .base import open_base
 from .inspect import describe_unknown
 from .stream import Watch, open_stream
 
@@ -141,6 +143,7 @@ def diff(
     b: Any,
     *,
     ignore: Iterable[str] = (),
+    base: str | Path | None = None,
     plugins: Iterable[str] | None = None,
     manager: PluginManager | None = None,
     progress: ProgressCallback | None = None,
@@ -152,11 +155,12 @@ def diff(
     :param a, b: as the source of :func:`xsave.run`; one of them may be a pipe, unless the
         guest has more pfns than ``window_pfns``.
     :param ignore: names of records that may differ.
+    :param base: the image that one of them, or both, were written against.
     :raises StreamError: one of them is wrong; the message is that of reading it.
     """
     manager = manager or build_manager()
     sides = [
-        _Side(where, manager, plugins, frozenset(ignore), progress, cancelled, stage)
+        _Side(where, manager, plugins, frozenset(ignore), base, progress, cancelled, stage)
         for where, stage in ((a, "diff: a"), (b, "diff: b"))
     ]
     left, right = sides
@@ -181,7 +185,7 @@ class _Side:
 
     def __init__(
         self, where: Any, manager: PluginManager, plugins: Iterable[str] | None,
-        ignore: frozenset[str], progress: ProgressCallback | None,
+        ignore: frozenset[str], base: str | Path | None, progress: ProgressCallback | None,
         cancelled: Callable[[], bool] | None, stage: str,
     ) -> None:  # fmt: skip
         self.handlers: HandlerTable = manager.handler_table(plugins)
@@ -192,6 +196,7 @@ class _Side:
         self._where = where
         self._manager = manager
         self._ignore = ignore
+        self._base = base
         self._progress = progress
         self._cancelled = cancelled
         self._stage = stage
@@ -205,10 +210,11 @@ class _Side:
             raise UsageError(
                 f"a guest of more than {window_pfns} pfns is read several times: give files for it"
             )
-        with Workers() as pool:
+        with Workers() as pool, ExitStack() as stack:
             opened = open_stream(
-                self._where, self._manager, pool, pages=lambda _format: PageMode.FULL
-            )
+                self._where, self._manager, pool, pages=lambda _format: PageMode.FULL,
+                base=open_base(stack, self._base),
+            )  # fmt: skip
             try:
                 self.info = opened.reader.info
                 bytes_in = opened.source

@@ -19,6 +19,7 @@ from ..present import to_json
 from ..progress import ProgressCallback, RunReport
 from ..record import ImageInfo, Record
 from ..workers import Workers
+from .base import open_base
 from .stream import Watch, open_stream, recognise
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def inspect(
     source: Any,
     *,
     page_statistics: bool = False,
+    base: str | Path | None = None,
     plugins: Iterable[str] | None = None,
     manager: PluginManager | None = None,
     progress: ProgressCallback | None = None,
@@ -103,13 +105,16 @@ def inspect(
 
     :param source: as for :func:`xsave.run`.
     :param page_statistics: also read all page contents, and count zero and equal ones.
+    :param base: the image that this one was written against; only contents need it.
     :raises StreamError: the image is wrong; what was read before is lost.
     """
     manager = manager or build_manager()
     handlers = manager.handler_table(plugins)
     mode = PageMode.FULL if page_statistics else PageMode.SKIP
-    with Workers() as pool:
-        opened = open_stream(source, manager, pool, pages=lambda _format: mode)
+    with Workers() as pool, ExitStack() as stack:
+        opened = open_stream(
+            source, manager, pool, pages=lambda _format: mode, base=open_base(stack, base)
+        )
         try:
             report = RunReport(opened.reader.info)
             found = Inspection(opened.reader.info, report)
@@ -290,6 +295,7 @@ def read_pfns(
     source: Any,
     pfns: Sequence[int],
     *,
+    base: str | Path | None = None,
     manager: PluginManager | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Mapping[int, tuple[int, Pages | None]]:
@@ -298,6 +304,7 @@ def read_pfns(
     By the image's index where it has one and lies in a file, so that only the pieces needed
     are read; else by reading all of it.
 
+    :param base: the image that this one was written against.
     :returns: for each pfn that the image mentions: the type nibble, and (1, 4096) u8 or
         None if that type carries no page.
     """
@@ -306,25 +313,28 @@ def read_pfns(
     pfns = [pfn for pfn in pfns if 0 <= pfn < 1 << PFN_BITS]
     manager = manager or build_manager()
     with ExitStack() as stack:
+        earlier = open_base(stack, base)
         if isinstance(source, str | Path) and source != "-" and Path(source).is_file():
             image = stack.enter_context(FileImage(Path(source)))
-            finder = _finder(source, image, manager)
+            finder = _finder(source, image, manager, earlier)
             if finder is not None:
                 return finder.find(pfns)
-        return _scan_pfns(source, set(pfns), manager, stack, cancelled)
+        return _scan_pfns(source, set(pfns), manager, stack, cancelled, earlier)
 
 
-def _finder(path: str | Path, image: FileImage, manager: PluginManager) -> PageFinder | None:
+def _finder(
+    path: str | Path, image: FileImage, manager: PluginManager, base: FileImage | None
+) -> PageFinder | None:
     with open_source(path) as source:
         format_, unwrapped = recognise(source, manager)
         if unwrapped is not source:
             return None
-    return format_.page_finder(image, ReadOptions(codecs=manager.codecs.items()))
+    return format_.page_finder(image, ReadOptions(codecs=manager.codecs.items(), base=base))
 
 
 def _scan_pfns(
     source: Any, wanted: set[int], manager: PluginManager, stack: ExitStack,
-    cancelled: Callable[[], bool] | None,
+    cancelled: Callable[[], bool] | None, base: FileImage | None,
 ) -> Mapping[int, tuple[int, Pages | None]]:  # fmt: skip
     import numpy as np
 
@@ -334,7 +344,7 @@ def _scan_pfns(
         return PageMode.FULL
 
     pool = stack.enter_context(Workers())
-    opened = open_stream(source, manager, pool, pages=mode)
+    opened = open_stream(source, manager, pool, pages=mode, base=base)
     stack.callback(opened.source.close)
     asked = np.array(sorted(wanted), np.uint64)
     found: dict[int, tuple[int, Pages | None]] = {}

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .. import __version__
-from ..codec import CodecChoice
 from ..errors import UnknownNameError, UsageError
 from ..format import Format, PageMode, Reader, WriteOptions, Writer
 from ..handler import RecordHandler
@@ -24,6 +23,7 @@ from ..policy import PrecopyPolicy
 from ..progress import ProgressCallback, RunReport
 from ..record import ImageInfo, Phase, Record, RecordType
 from ..workers import Workers
+from .base import base_to_write, deltas_to_write, open_base
 from .ends import (
     Destination,
     DomainAddress,
@@ -38,6 +38,7 @@ from .stream import Watch, open_stream, used_plugins
 if TYPE_CHECKING:
     from ..domain import Domain
     from ..format import Event
+    from ..io.source import FileImage
 
 AtRest = Callable[["Domain | None", "Domain | None"], None]
 
@@ -56,6 +57,8 @@ def run(
     plugins: Iterable[str] | None = None,
     options: Mapping[str, str] | None = None,
     add: Mapping[str, bytes] | None = None,
+    base: str | Path | None = None,
+    deltas: bool | None = None,
     live: bool = True,
     policy: str = DEFAULT_POLICY,
     limit: int = 0,
@@ -81,6 +84,12 @@ def run(
         default. A mandatory record of another plugin stops the run.
     :param options: of plugins, ``PLUGIN.NAME`` to value, as ``xsave plugins`` lists them.
     :param add: records to put in, name to body, where their handlers' order places them.
+    :param base: an earlier image of the same guest. That of a source which was written against
+        one: what is written is then whole. Otherwise the destination is written against it,
+        and holds only what changed since.
+    :param deltas: whether pages that come again in the stream may be written as differences,
+        where that is smaller and the format can. By default when a guest is saved while it
+        runs; of an image, as it has them.
     :param live: of a domain: send memory while it runs; otherwise pause it first.
     :param policy: ``NAME[:OPTION=VALUE,...]``, decides when a live domain is paused.
     :param limit: bytes a second into the destination; 0 for no limit.
@@ -108,8 +117,23 @@ def run(
         )
     if same_file(source, dest):
         raise UsageError(f"{os.fspath(source)} is both source and destination")
+    if same_file(base, dest):
+        raise UsageError(f"{os.fspath(dest)} is both base and destination")
     with ExitStack() as stack:
         pool = stack.enter_context(Workers(workers))
+        dest_address = domain_address(dest, manager)
+        format_ = choose_format(manager, to, dest)
+        origin = domain_address(source, manager)
+        _refuse_idle_options(manager, options or {}, {SOURCE: origin, DEST: dest_address})
+        into = format_ if dest_address is None else None
+        deltas = deltas_to_write(deltas, into, live=live and origin is not None)
+        earlier = open_base(stack, base)
+        if origin is None:
+            carry = into is not None and choice is None and earlier is None and deltas is None
+            reader, position = _open_image(
+                stack, source, manager, pool, into if carry else None, earlier
+            )
+        needed = origin is None and bool(reader.info.base)
         write_options = WriteOptions(
             codec=choice,
             codecs=manager.codecs.items(),
@@ -117,14 +141,9 @@ def run(
             identify=handlers.identify,
             checksum=checksum,
             about=about_us(),
+            deltas=deltas,
+            base=None if needed else base_to_write(earlier, into),
         )
-        dest_address = domain_address(dest, manager)
-        format_ = choose_format(manager, to, dest)
-        origin = domain_address(source, manager)
-        _refuse_idle_options(manager, options or {}, {SOURCE: origin, DEST: dest_address})
-        if origin is None:
-            into = format_ if dest_address is None else None
-            reader, position = _open_image(stack, source, manager, pool, into, choice)
         end: Destination = (
             DomainDestination(stack, dest_address, manager, handlers, limit)
             if dest_address is not None
@@ -225,17 +244,17 @@ def _pump(watch: Watch, writer: Writer, additions: Additions) -> None:
 
 def _open_image(
     stack: ExitStack, source: Any, manager: PluginManager, pool: Workers, dest: Format | None,
-    choice: CodecChoice | None,
+    base: FileImage | None,
 ) -> tuple[Reader, Callable[[], tuple[int, int | None]]]:  # fmt: skip
-    """:param dest: None for a domain, which needs pages as they are."""
+    """:param dest: into which bodies may be carried as they are; None where pages are needed."""
     if hasattr(source, "info") and hasattr(source, "__iter__"):
         return source, lambda: (0, None)
 
     def mode(format_: Format) -> PageMode:
-        same = dest is not None and format_.name == dest.name and choice is None
+        same = dest is not None and format_.name == dest.name
         return PageMode.CARRY if same else PageMode.FULL
 
-    opened = open_stream(source, manager, pool, pages=mode)
+    opened = open_stream(source, manager, pool, pages=mode, base=base)
     stack.callback(opened.source.close)
     bytes_in = opened.source
     return opened.reader, lambda: (bytes_in.offset, bytes_in.size_bytes)

@@ -22,7 +22,7 @@ from ..errors import (
     RecordError,
     UnrecognisedError,
 )
-from ..format import Format, PageMode, Reader, ReadOptions
+from ..format import Format, PageMode, RandomAccess, Reader, ReadOptions
 from ..handler import Handler, MemoryHandler, RecordHandler
 from ..io.source import Hasher, Source, from_read, open_source
 from ..manager import HandlerTable, PluginManager
@@ -91,15 +91,17 @@ def open_stream(
     *,
     pages: Callable[[Format], PageMode],
     hasher: Hasher | None = None,
+    base: RandomAccess | None = None,
 ) -> OpenedStream:
     """:param where: see :func:`xsave.io.source.open_source`.
     :param pages: what to do with page contents, decided once the format is known.
     :param hasher: is shown every byte of the input.
+    :param base: the image that this one was written against.
     """
     source = open_source(where, hasher=hasher)
     try:
         format_, source = recognise(source, manager)
-        options = ReadOptions(pages=pages(format_), codecs=manager.codecs.items(), workers=workers)
+        options = ReadOptions(pages(format_), manager.codecs.items(), workers, base)
         return OpenedStream(source, format_, format_.reader(source, options))
     except BaseException:
         source.close()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from attrs import define, field
@@ -11,6 +13,7 @@ from ..format import Format, PageMode
 from ..manager import PluginManager, build_manager
 from ..progress import ProgressCallback, RunReport
 from ..workers import Workers
+from .base import open_base
 from .stream import Watch, open_stream, used_plugins
 
 
@@ -38,6 +41,7 @@ def verify(
     *,
     fast: bool = False,
     plugins: Iterable[str] | None = None,
+    base: str | Path | None = None,
     workers: int = 0,
     manager: PluginManager | None = None,
     progress: ProgressCallback | None = None,
@@ -50,6 +54,8 @@ def verify(
 
     :param source: as for :func:`xsave.run`.
     :param fast: pass over page contents where the input can seek.
+    :param base: the image that this one was written against: its structure and seal are looked
+        at, and that it has the pages referred to. Without it, what is in this image is.
     :raises StreamError: what is wrong, and where.
     """
     import xxhash
@@ -61,9 +67,11 @@ def verify(
     def mode(_format: Format) -> PageMode:
         return PageMode.SKIP if fast else PageMode.CHECK
 
-    with Workers(workers) as pool:
+    with Workers(workers) as pool, ExitStack() as stack:
         hasher = None if fast else digest.update
-        opened = open_stream(source, manager, pool, pages=mode, hasher=hasher)
+        opened = open_stream(
+            source, manager, pool, pages=mode, hasher=hasher, base=open_base(stack, base)
+        )
         try:
             report = VerifyReport(opened.reader.info, fast=fast)
             bytes_in = opened.source

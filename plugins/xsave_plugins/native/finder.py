@@ -2,22 +2,28 @@
 
 The index at the end gives each batch's range of pfns, so the batches that can hold a pfn
 are known without reading any; their tables (not their bodies) say which does, latest
-first; and a page that was stored before is found by its number in the same index.
+first; and a page that was stored before is found by its number in the same index. A page
+stored as a difference leads back to the batch before that used the same place on the shelf.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
+from attrs import define, field
 from numpy.typing import NDArray
 
 from xsave import (
     PFN_MASK,
+    Entries,
     FormatError,
     Pages,
     RandomAccess,
     ReadOptions,
+    RecordError,
     TruncatedError,
     carries_page,
 )
@@ -29,14 +35,23 @@ from .pieces import (
     Piece,
     codec_of,
     describe_header,
+    needs_of,
     parse_batch,
     read_header,
     read_piece,
     unpack,
 )
 
+if TYPE_CHECKING:
+    from .base import Base
 
-class _Cursor:
+HEADS_KEPT_BYTES = 16 << 20  # of tables; those of a usual batch have some KiB
+BODIES_KEPT_BYTES = 64 << 20  # unpacked
+
+T = TypeVar("T")
+
+
+class Cursor:
     """A ByteSource over an image in a file, from an offset on."""
 
     def __init__(self, image: RandomAccess, offset: int) -> None:
@@ -60,18 +75,51 @@ class _Cursor:
         return self.offset >= self.size_bytes
 
 
+@define
+class _Recent(Generic[T]):
+    """What was read last, by row of the index, as much as goes into a number of bytes (one
+    always does)."""
+
+    room_bytes: int
+    _kept: OrderedDict[int, tuple[T, int]] = field(factory=OrderedDict)
+    _bytes: int = 0
+
+    def get(self, row: int, make: Callable[[int], tuple[T, int]]) -> T:
+        """:param make: returns it and its size."""
+        if (found := self._kept.get(row)) is not None:
+            self._kept.move_to_end(row)
+            return found[0]
+        made = self._kept[row] = make(row)
+        self._bytes += made[1]
+        while self._bytes > self.room_bytes and len(self._kept) > 1:
+            self._bytes -= self._kept.popitem(last=False)[1][1]
+        return made[0]
+
+
 class NativeFinder:
-    """:raises StreamError: the image has no intact header, tail, end and index."""
+    """:raises StreamError: the image has no intact header, tail, end and index.
+    :raises UsageError: the image was written against another that was not given.
+
+    :ivar rows: of the index, of batches of pages.
+    :ivar seal: as the image says it, not proved.
+    """
 
     def __init__(self, image: RandomAccess, options: ReadOptions) -> None:
         self._image = image
         self._options = options
-        head, _ = read_header(_Cursor(image, 0))
+        head, _ = read_header(Cursor(image, 0))
         describe_header(head)
         self._window: int = head["window"]
         self._checksum: str = head["checksum"]
-        self._rows = self._read_index()
-        self._stored: dict[int, Pages] = {}
+        self._needs = needs_of(head)
+        self._base: Base | None = None
+        if self._needs.base:
+            from .base import find_base
+
+            self._base = find_base(self._needs.base, options)
+        self.rows = self._read_index()
+        self._heads: _Recent[tuple[Piece, BatchHead]] = _Recent(HEADS_KEPT_BYTES)
+        self._bodies: _Recent[Pages] = _Recent(BODIES_KEPT_BYTES)
 
     def _read_index(self) -> NDArray[np.void]:
         size = self._image.size_bytes
@@ -83,6 +131,7 @@ class NativeFinder:
                 expected=spec.TAIL_MAGIC.hex(), got=magic.hex(),
             )  # fmt: skip
         end = self._piece(end_offset, spec.END)
+        self.seal = end.octets("seal", spec.SEAL_BYTES)
         index = self._piece(end.number("index", size), spec.INDEX)
         body = self._body(index, "the index")
         nr_rows = index.number("rows", len(body) // spec.INDEX_ROW.itemsize)
@@ -98,7 +147,7 @@ class NativeFinder:
                 what="offset of a piece", offset=offset, expected="a multiple of 8 in the image",
                 got=f"{offset:#x}",
             )  # fmt: skip
-        piece = read_piece(_Cursor(self._image, offset))
+        piece = read_piece(Cursor(self._image, offset))
         if piece.prefix.kind != kind:
             raise FormatError(
                 what="kind of a piece", offset=offset, expected=spec.KIND_NAMES[kind],
@@ -119,13 +168,15 @@ class NativeFinder:
         )  # fmt: skip
         return memoryview(whole)
 
+    # -- which pages ---------------------------------------------------------------------
+
     def find(self, pfns: Sequence[int]) -> Mapping[int, tuple[int, Pages | None]]:
         wanted = np.unique(np.array(pfns, np.uint64))
         found: dict[int, tuple[int, Pages | None]] = {}
-        for row in range(len(self._rows) - 1, -1, -1):
+        for row in range(len(self.rows) - 1, -1, -1):
             if not len(wanted):
                 break
-            first, last = self._rows["first_pfn"][row], self._rows["last_pfn"][row]
+            first, last = self.rows["first_pfn"][row], self.rows["last_pfn"][row]
             if not len(wanted[(wanted >= first) & (wanted <= last)]):
                 continue
             wanted = self._search(row, wanted, found)
@@ -135,44 +186,140 @@ class NativeFinder:
         self, row: int, wanted: NDArray[np.uint64], found: dict[int, tuple[int, Pages | None]]
     ) -> NDArray[np.uint64]:
         """Look for pfns in one batch; the pfns that are still wanted."""
-        _, head = self._batch(row)
+        here, at = self.mentions(row, wanted)
+        entries = self.batch(row)[1].table.entries.array()[at]
+        with_page = np.flatnonzero(carries_page(entries))
+        pages = self.pages_at(row, at[with_page])
+        rows = dict(zip(with_page.tolist(), range(len(with_page)), strict=True))
+        for which, (pfn, entry) in enumerate(
+            zip(wanted[here].tolist(), entries.tolist(), strict=True)
+        ):
+            page = pages[rows[which] : rows[which] + 1] if which in rows else None
+            found[pfn] = (entry >> 60, page)
+        return wanted[~here]
+
+    def mentions(self, row: int, wanted: Entries) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+        """:returns: which of these pfns a batch mentions; for each that it does, the place
+        of the last mention among its entries: that one wins, as it does in a stream."""
+        pfns = self.batch(row)[1].table.entries.array() & PFN_MASK
+        if bool((pfns[1:] > pfns[:-1]).all()):
+            order = None
+        else:
+            order = np.argsort(pfns, kind="stable")
+            pfns = pfns[order]
+        at = np.searchsorted(pfns, wanted, side="right") - 1
+        here = (at >= 0) & (pfns[at] == wanted) if len(pfns) else np.zeros(len(at), np.bool_)
+        at = at[here]
+        return here, at if order is None else order[at]
+
+    # -- their contents ------------------------------------------------------------------
+
+    def batch(self, row: int) -> tuple[Piece, BatchHead]:
+        return self._heads.get(row, self._read_batch)
+
+    def _read_batch(self, row: int) -> tuple[tuple[Piece, BatchHead], int]:
+        piece = self._piece(int(self.rows["offset"][row]), spec.PAGES)
+        head = parse_batch(piece, self._window, self._needs)
+        if head.base != self.rows["base"][row]:
+            raise piece.wrong("base", str(self.rows["base"][row]), head.base)
+        # runs are written out when somebody looks at them: 8 bytes an entry
+        return (piece, head), len(piece.raw) + 8 * len(head.table.entries)
+
+    def pages_at(self, row: int, at: NDArray[np.intp]) -> Pages:
+        """(k, 4096) u8: of these entries of a batch, which all have a page."""
+        out = np.zeros((len(at), PAGE_SIZE), np.uint8)
+        if not len(at):
+            return out
+        _, head = self.batch(row)
         entries = head.table.entries.array()
-        pfns = entries & PFN_MASK
-        carries = np.cumsum(carries_page(entries)) - 1
-        here = np.flatnonzero(np.isin(pfns, wanted))
-        for at in here.tolist():  # the last mention in a batch wins, as it does in a stream
-            entry = int(entries[at])
-            page = None
-            if carries_page(entries[at : at + 1])[0]:
-                page = self._page(row, head, int(carries[at]))
-            found[int(pfns[at])] = (entry >> 60, page)
-        return wanted[~np.isin(wanted, pfns[here])]
+        which = (np.cumsum(carries_page(entries)) - 1)[at]
+        elsewhere = head.table.zero
+        if head.deltas is not None:
+            elsewhere = elsewhere | head.deltas.same
+            if (same := np.flatnonzero(head.deltas.same[which])).size:
+                out[same] = self._of_base(row, entries[at[same]] & PFN_MASK)
+        slotted = np.flatnonzero(~elsewhere[which])
+        slots = head.table.slots[(np.cumsum(~elsewhere) - 1)[which[slotted]]]
+        if len(slotted):
+            out[slotted] = self._numbered(head.base + slots - self._window)
+        return out
 
-    def _batch(self, row: int) -> tuple[Piece, BatchHead]:
-        piece = self._piece(int(self._rows["offset"][row]), spec.PAGES)
-        head = parse_batch(piece, self._window)
-        if head.base != self._rows["base"][row]:
-            raise piece.wrong("base", str(self._rows["base"][row]), head.base)
-        return piece, head
+    def _numbered(self, numbers: NDArray[np.int64]) -> Pages:
+        """(k, 4096) u8: the pages stored under these numbers."""
+        out = np.empty((len(numbers), PAGE_SIZE), np.uint8)
+        rows = np.searchsorted(self.rows["base"], numbers.astype(np.uint64), side="right") - 1
+        for row in _distinct(rows):
+            here = np.flatnonzero(rows == row)
+            out[here] = self._stored(row, numbers[here] - int(self.rows["base"][row]))
+        return out
 
-    def _page(self, row: int, head: BatchHead, which: int) -> Pages:
-        """(1, 4096) u8: the ``which``-th page of a batch."""
-        if head.table.zero[which]:
-            return np.zeros((1, PAGE_SIZE), np.uint8)
-        slot = int(head.table.slots[which - int(np.count_nonzero(head.table.zero[:which]))])
-        number = head.base + slot - self._window
-        if number < head.base:
-            bases = self._rows["base"]
-            row = int(np.searchsorted(bases, number, side="right")) - 1
-        stored, base = self._stored_pages(row)
-        return stored[number - base : number - base + 1]
+    def _stored(self, row: int, which: NDArray[np.int64]) -> Pages:
+        """(k, 4096) u8: pages stored in one batch, with no difference left in them."""
+        _, head = self.batch(row)
+        pages = self._body_pages(row)[which]
+        deltas = head.deltas
+        if deltas is None or deltas.is_plain:
+            return pages
+        if (based := np.flatnonzero(deltas.based[which])).size:
+            pages[based] ^= self._of_base(row, head.stored_pfns(self._window)[which[based]])
+        kept = np.cumsum(deltas.kept) - 1
+        changed = np.zeros(head.stored, np.bool_)
+        changed[np.flatnonzero(deltas.kept)[deltas.changed]] = True
+        rows = np.flatnonzero(changed[which])
+        if len(rows):
+            self._undo(row, pages, rows, deltas.places[kept[which[rows]]])
+        return pages
 
-    def _stored_pages(self, row: int) -> tuple[Pages, int]:
-        """(s, 4096) u8: all pages stored in one batch, and the number of the first."""
-        base = int(self._rows["base"][row])
-        if row not in self._stored:
-            piece, head = self._batch(row)
-            body = self._body(piece, "a batch of pages", head.stored * PAGE_SIZE)
-            self._stored.clear()  # one batch is kept: neighbours are asked for together
-            self._stored[row] = np.frombuffer(body, np.uint8).reshape(head.stored, PAGE_SIZE)
-        return self._stored[row], base
+    def _undo(
+        self, row: int, pages: Pages, rows: NDArray[np.intp], places: NDArray[np.int64]
+    ) -> None:
+        """Some rows of ``pages`` are differences from what lay in these places before a
+        batch: follow each place back until a page stored as it is."""
+        for earlier in range(row - 1, -1, -1):
+            if not len(rows):
+                return
+            _, head = self.batch(earlier)
+            if head.deltas is None or not len(head.deltas.places):
+                continue
+            order = np.argsort(head.deltas.places)
+            ordered = head.deltas.places[order]
+            at = np.minimum(np.searchsorted(ordered, places), len(ordered) - 1)
+            here = ordered[at] == places
+            if not here.any():
+                continue
+            kept = order[at[here]]
+            which = np.flatnonzero(head.deltas.kept)[kept]
+            pages[rows[here]] ^= self._body_pages(earlier)[which]
+            based = head.deltas.based[which]
+            if based.any():
+                pfns = head.stored_pfns(self._window)[which[based]]
+                pages[rows[here][based]] ^= self._of_base(earlier, pfns)
+            goes_on = ~here
+            goes_on[np.flatnonzero(here)[head.deltas.changed[kept]]] = True
+            rows, places = rows[goes_on], places[goes_on]
+        if len(rows):
+            raise RecordError(
+                record="a batch of pages", offset=int(self.rows["offset"][row]),
+                reason=f"a difference from place {int(places[0])}, where nothing lies",
+            )  # fmt: skip
+
+    def _of_base(self, row: int, pfns: Entries) -> Pages:
+        assert self._base is not None  # by the header, or no table could speak of it
+        return self._base.pages(pfns, int(self.rows["offset"][row]))
+
+    def _body_pages(self, row: int) -> Pages:
+        """(s, 4096) u8: what a batch stores, as it is stored."""
+        return self._bodies.get(row, self._read_body)
+
+    def _read_body(self, row: int) -> tuple[Pages, int]:
+        piece, head = self.batch(row)
+        size = head.stored * PAGE_SIZE
+        body = self._body(piece, "a batch of pages", size)
+        return np.frombuffer(body, np.uint8).reshape(head.stored, PAGE_SIZE), size
+
+
+def _distinct(rows: NDArray[np.intp]) -> list[int]:
+    """Each once, ascending; there are few among many."""
+    ordered = np.sort(rows)
+    first = np.concatenate(([True], ordered[1:] != ordered[:-1]))
+    return [int(row) for row in ordered[first]]

@@ -26,6 +26,7 @@ class NativeFormat(Format):
     name = "native"
     summary = "xsave image: checksummed, sealed, indexed, compressed if asked for"
     suffixes = (".xsv",)
+    writes_deltas = True
 
     def sniff(self, head: bytes) -> bool:
         return head.startswith(MAGIC)

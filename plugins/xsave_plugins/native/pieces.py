@@ -9,13 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from attrs import frozen
+from numpy.typing import NDArray
 
 from xsave import (
+    PFN_MASK,
     Buffer,
     ByteSource,
     Codec,
     DamageError,
+    Entries,
     FieldError,
     FormatError,
     GuestType,
@@ -24,9 +28,11 @@ from xsave import (
     Owner,
     RecordError,
     RecordType,
+    carries_page,
 )
 
 from . import spec
+from .delta_table import Counts, Deltas, rows_of_stored, unpack_deltas
 from .format import MAGIC
 
 PAGE_SIZE = 4096
@@ -81,9 +87,10 @@ def read_header(source: ByteSource) -> tuple[dict[str, Any], bytes]:
     magic, major, minor, size = spec.HEADER.unpack_from(fixed)
     if magic != MAGIC:
         raise FormatError(what="image magic", offset=0, expected=MAGIC.hex(), got=magic.hex())
-    if major != spec.VERSION[0]:
+    if major not in spec.MAJORS:
+        known = " or ".join(f"{version}.x" for version in spec.MAJORS)
         raise FormatError(
-            what="image version", offset=8, expected=f"{spec.VERSION[0]}.x",
+            what="image version", offset=8, expected=known,
             got=f"{major}.{minor}: a later xsave can read it",
         )  # fmt: skip
     if size > spec.HEAD_MAX:
@@ -98,7 +105,15 @@ def read_header(source: ByteSource) -> tuple[dict[str, Any], bytes]:
             what="image header", offset=0, expected=f"{expected:016x}", got=f"{got:016x}"
         )
     check_zero(padded[size:], spec.HEADER.size + spec.HEADER_SUM.size + size)
-    return spec.load(head, "image header", 0), bytes(fixed) + bytes(padded)
+    loaded = spec.load(head, "image header", 0)
+    if major == 1:
+        loaded = {key: value for key, value in loaded.items() if key not in spec.OF_VERSION_2}
+    elif "needs" not in loaded:
+        raise FormatError(
+            what="'needs' in the image header", offset=0, expected="what a reader must know",
+            got="nothing",
+        )  # fmt: skip
+    return loaded, bytes(fixed) + bytes(padded)
 
 
 def check_zero(padding: Buffer, offset: int) -> None:
@@ -109,14 +124,56 @@ def check_zero(padding: Buffer, offset: int) -> None:
         )
 
 
+@frozen
+class Needs:
+    """What is needed to read an image, beside version 1.
+
+    :ivar nr_places: on the shelf of earlier pages, 0 for an image that has none.
+    :ivar base: the seal of the image that this one was written against, b"" for none.
+    """
+
+    nr_places: int
+    base: bytes
+
+    @property
+    def names(self) -> list[str]:
+        return [
+            *([spec.DELTAS] if self.nr_places else []), *([spec.BASE] if self.base else [])
+        ]  # fmt: skip
+
+
+def needs_of(head: Mapping[str, Any]) -> Needs:
+    """:raises FormatError: something that is not known here, or a wrong field."""
+    names = head.get("needs", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise _wrong_header("needs", "a list of texts", names)
+    if unknown := [name for name in names if name not in (spec.DELTAS, spec.BASE)]:
+        raise FormatError(
+            what="what the image needs", offset=0, expected=f"{spec.DELTAS}, {spec.BASE}",
+            got=f"{unknown[0]!r:.60}: a later xsave can read it",
+        )  # fmt: skip
+    nr_places, base = 0, b""
+    if spec.DELTAS in names:
+        nr_places = head.get("shelf", 0)
+        if type(nr_places) is not int or not 1 <= nr_places <= spec.SHELF_MAX:
+            raise _wrong_header("shelf", f"1 to {spec.SHELF_MAX} pages", nr_places)
+    if spec.BASE in names:
+        about = head.get("base")
+        base = about.get("seal", b"") if isinstance(about, dict) else b""
+        if not isinstance(base, bytes) or len(base) != spec.SEAL_BYTES:
+            raise _wrong_header("base", f"a map with a seal of {spec.SEAL_BYTES} bytes", about)
+    return Needs(nr_places, base)
+
+
+def _wrong_header(key: str, expected: str, got: object) -> FormatError:
+    return FormatError(
+        what=f"{key!r} in the image header", offset=0, expected=expected, got=f"{got!r:.60}"
+    )
+
+
 def describe_header(head: Mapping[str, Any]) -> ImageInfo:
     """:raises FormatError: a field is missing or of the wrong kind."""
-
-    def wrong(key: str, expected: str, got: object) -> FormatError:
-        return FormatError(
-            what=f"{key!r} in the image header", offset=0, expected=expected, got=f"{got!r:.60}"
-        )
-
+    wrong = _wrong_header
     guest, source = head.get("guest"), head.get("source")
     if not isinstance(guest, dict):
         raise wrong("guest", "a map", guest)
@@ -146,6 +203,7 @@ def describe_header(head: Mapping[str, Any]) -> ImageInfo:
         xen_version=xen_version if isinstance(xen_version, str) else "",
         word_size=word_size if isinstance(word_size, int) else 0,
         details={key: value for key, value in head.items() if key != "guest"},
+        base=needs_of(head).base.hex(),
     )
 
 
@@ -204,9 +262,26 @@ class BatchHead:
     reserved: int
     packed_table: tuple[bytes, int, int]
     codec: str
+    deltas: Deltas | None
+
+    def stored_rows(self, window: int) -> NDArray[Any]:
+        """(s,) i64: for each stored page the first page of the batch that it is, or -1."""
+        elsewhere = self.table.zero if self.deltas is None else self.table.zero | self.deltas.same
+        return rows_of_stored(self.table.slots - window, np.flatnonzero(~elsewhere), self.stored)
+
+    def stored_pfns(self, window: int) -> Entries:
+        """(s,) u64: of the pages of :meth:`stored_rows`; all of them exist in what was parsed
+        with differences from the base."""
+        pfns: Entries = self.page_pfns()[self.stored_rows(window)]
+        return pfns
+
+    def page_pfns(self) -> Entries:
+        """(m,) u64 of the pages with contents."""
+        entries = self.table.entries.array()
+        return entries[carries_page(entries)] & PFN_MASK
 
 
-def parse_batch(piece: Piece, window: int) -> BatchHead:
+def parse_batch(piece: Piece, window: int, needs: Needs) -> BatchHead:
     """:raises FormatError: sizes do not fit, or a page is named that cannot be known."""
     nr_entries = piece.number("entries", spec.ENTRIES_MAX)
     entry_runs = piece.number("entry_runs", nr_entries)
@@ -214,10 +289,21 @@ def parse_batch(piece: Piece, window: int) -> BatchHead:
     slot_runs = piece.number("slot_runs", nr_pages)
     stored = piece.number("stored", nr_pages)
     base = piece.number("base", 1 << 52)
+    counts = _delta_counts(piece, nr_pages, stored, needs)
+    size = spec.table_size(entry_runs, nr_pages, slot_runs) if counts else len(piece.table)
     try:
-        table = spec.unpack_table(piece.table, nr_entries, entry_runs, nr_pages, slot_runs)
+        table = spec.unpack_table(
+            piece.table[:size], nr_entries, entry_runs, nr_pages, slot_runs,
+            counts.same if counts else 0,
+        )  # fmt: skip
+        deltas = None
+        if counts is not None:
+            packed = piece.table[size:]
+            deltas = unpack_deltas(packed, counts, nr_pages, stored, needs.nr_places)
     except ValueError as error:
         raise piece.wrong("table", "runs that add up", str(error)) from None
+    if deltas is not None and (table.zero & deltas.same).any():
+        raise piece.wrong("table", "pages that are zero or those of the base", "some that are both")
     if (expected := table.entries.nr_pages()) != nr_pages:
         raise piece.wrong("pages", f"{expected} by the entries", nr_pages)
     if (slots := table.slot_range()) is not None:
@@ -225,10 +311,26 @@ def parse_batch(piece: Piece, window: int) -> BatchHead:
         if lowest < max(window - base, 0) or highest >= window + stored:
             raise piece.wrong("slots", f"{max(window - base, 0)} to {window + stored - 1}",
                               f"{lowest} to {highest}")  # fmt: skip
-    return BatchHead(
+    head = BatchHead(
         table, nr_pages, stored, base, piece.number("reserved", (1 << 32) - 1, 0),
-        (bytes(piece.table), entry_runs, slot_runs), piece.text("codec", ""),
+        (bytes(piece.table), entry_runs, slot_runs), piece.text("codec", ""), deltas,
     )  # fmt: skip
+    if deltas is not None and (head.stored_rows(window)[deltas.based] < 0).any():
+        raise piece.wrong("table", "a pfn for each difference from the base", "one without")
+    return head
+
+
+def _delta_counts(piece: Piece, nr_pages: int, stored: int, needs: Needs) -> Counts | None:
+    """None for a batch without any, which in version 1 is each."""
+    if not needs.nr_places and not needs.base:
+        return None
+    of_base, of_shelf = bool(needs.base), bool(needs.nr_places)
+    kept = piece.number("kept", stored * of_shelf, 0)
+    counts = Counts(
+        piece.number("same", nr_pages * of_base, 0), piece.number("based", stored * of_base, 0),
+        kept, piece.number("place_runs", kept, 0),
+    )  # fmt: skip
+    return counts if counts.any() else None
 
 
 def codec_of(piece: Piece, codecs: Mapping[str, Codec], what: str) -> Codec | None:

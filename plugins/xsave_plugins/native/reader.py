@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from attrs import evolve
 
 from xsave import (
     AuthenticityError,
@@ -28,6 +29,7 @@ from xsave import (
 )
 
 from . import spec
+from .delta_table import Deltas
 from .pieces import (
     PAGE_SIZE,
     BatchHead,
@@ -35,17 +37,21 @@ from .pieces import (
     check_zero,
     codec_of,
     describe_header,
+    needs_of,
     parse_batch,
     parse_type,
     read_header,
     read_piece,
     unpack,
 )
+from .shelf import Shelf
 from .window import Window
 from .writer import CarriedBatch, Packed
 
 if TYPE_CHECKING:
     from xsave import Event
+
+    from .base import Base
 
 
 class NativeReader:
@@ -58,6 +64,17 @@ class NativeReader:
         self._window_size: int = head["window"]
         self._checksum: str = head["checksum"]
         self._window = Window(self._window_size)
+        self._needs = needs_of(head)
+        self._shelf = Shelf(self._needs.nr_places)
+        self._base: Base | None = None
+        if self._needs.base and self._wants_base():
+            from .base import find_base
+
+            self._base = find_base(self._needs.base, options)
+            if options.pages is PageMode.FULL:  # what is handed out is whole
+                whole = {key: value for key, value in self.info.details.items() if key != "base"}
+                self.info = evolve(self.info, details=whole)
+        self._origin = object()  # what its carried batches have in common
         self._types: list[RecordType] = []
         self._nr_rows = 0
         self._nr_pieces = 0
@@ -65,6 +82,17 @@ class NativeReader:
         self._rows: list[tuple[int, int, int, int, int, int]] = []
         self._type_heads: list[dict[str, Any]] = []
         self._index_offset: int | None = None
+
+    def _wants_base(self) -> bool:
+        """Contents need it; where they are only checked it is looked at if it is given."""
+        mode = self._options.pages
+        checks = mode is PageMode.CHECK and self._options.base is not None
+        return mode is PageMode.FULL or checks
+
+    @property
+    def seal(self) -> bytes:
+        """Of all that was read; proved once the last event has come."""
+        return self._seal.digest()
 
     def __iter__(self) -> Iterator[Event]:
         """Bodies are unpacked ahead by the workers; events come in order, and what came
@@ -181,7 +209,9 @@ class NativeReader:
 
     def _batch(self, piece: Piece) -> Callable[[], Event]:
         kind = self._type(piece)
-        head = parse_batch(piece, self._window_size)
+        head = parse_batch(piece, self._window_size, self._needs)
+        if head.deltas is not None:
+            self._expect(piece, head, head.deltas)
         if head.base != self._next_page:
             raise piece.wrong("base", f"{self._next_page} by the pieces before", head.base)
         expected = piece.octets("sum", spec.CHECKSUMS[self._checksum])
@@ -211,10 +241,29 @@ class NativeReader:
         def finish() -> Event:
             stored = np.frombuffer(unpacked(), np.uint8).reshape(head.stored, PAGE_SIZE)
             if mode is PageMode.FULL:
-                batch.pages = self._assemble(head, stored)
+                batch.pages = self._assemble(head, stored, piece.offset)
             return batch
 
         return finish
+
+    def _expect(self, piece: Piece, head: BatchHead, deltas: Deltas) -> None:
+        """What it differs from must be there."""
+        try:
+            self._shelf.expect(deltas)
+        except ValueError as error:
+            raise piece.wrong("table", "what is on the shelf", str(error)) from None
+        if self._base is not None:
+            pfns = np.concatenate(
+                (
+                    head.page_pfns()[deltas.same],
+                    head.stored_pfns(self._window_size)[deltas.based],
+                )
+            )
+            absent = pfns[self._base.rows_of(pfns) < 0]
+            if len(absent):
+                from .base import no_page
+
+                raise no_page(int(absent[0]), piece.offset)
 
     def _carried(
         self, batch: PageBatch, head: BatchHead, what: str, body: memoryview, expected: bytes
@@ -226,14 +275,32 @@ class NativeReader:
         batch.carried = CarriedBatch(
             self._window_size, head.base, head.stored,
             Packed(head.codec, body, expected, self._checksum), head.packed_table,
+            head.deltas, self._needs, self._origin,
         )  # fmt: skip
         return lambda: batch
 
-    def _assemble(self, head: BatchHead, stored: Pages) -> Pages:
+    def _assemble(self, head: BatchHead, stored: Pages, offset: int) -> Pages:
         """Put each page in its place. In order: later batches may name these pages."""
+        if head.deltas is not None:
+            stored = self._undo(head, head.deltas, stored, offset)
         pages = assemble(head, stored, self._window_size, self._window)
+        if head.deltas is not None and head.deltas.same.any():
+            assert self._base is not None
+            same = head.deltas.same
+            pages[same] = self._base.pages(head.page_pfns()[same], offset)
         self._window.add(head.base, stored)
         return pages
+
+    def _undo(self, head: BatchHead, deltas: Deltas, stored: Pages, offset: int) -> Pages:
+        """:returns: the pages themselves where differences were stored."""
+        if not deltas.is_plain:
+            stored = stored.copy()  # what a codec returns cannot be written to
+        if deltas.based.any():
+            assert self._base is not None
+            pfns = head.stored_pfns(self._window_size)[deltas.based]
+            stored[deltas.based] ^= self._base.pages(pfns, offset)
+        self._shelf.restore(deltas, stored)
+        return stored
 
     # -- the end ---------------------------------------------------------------------
 
@@ -286,7 +353,8 @@ class NativeReader:
 
 
 def assemble(head: BatchHead, stored: Pages, window_size: int, window: Window) -> Pages:
-    """(m, 4096) u8 from the pages stored in a batch, those named, and zeroes.
+    """(m, 4096) u8 from the pages stored in a batch, those named, and zeroes; those of the
+    base are left to the caller.
 
     :raises KeyError: a page is named that the window does not keep.
     """
@@ -295,7 +363,8 @@ def assemble(head: BatchHead, stored: Pages, window_size: int, window: Window) -
     if head.stored == head.nr_pages and np.array_equal(table.slots, in_order):
         return stored  # every page is here, in order: no copy
     here = np.zeros(head.nr_pages, np.int64)
-    rows = np.flatnonzero(~table.zero)
+    elsewhere = table.zero if head.deltas is None else table.zero | head.deltas.same
+    rows = np.flatnonzero(~elsewhere)
     within = table.slots - window_size
     here[rows] = np.maximum(within, 0)
     if head.stored:

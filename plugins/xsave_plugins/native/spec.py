@@ -1,4 +1,5 @@
-"""What the bytes of a native image are, version 1.0. docs/formats/native.md is the text.
+"""What the bytes of a native image are, versions 1.0 and 2.0. docs/formats/native.md is
+the text; what version 2 adds to a table is in ``delta_table.py``.
 
     image   = header, piece..., end piece, tail
     piece   = prefix (32 bytes), head (CBOR map), table, padding, body, padding
@@ -13,7 +14,7 @@ import functools
 import hashlib
 import struct
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cbor2
 import numpy as np
@@ -35,9 +36,16 @@ from xsave import (
     runs,
 )
 
+if TYPE_CHECKING:
+    from .delta_table import Deltas
+
 Runs = tuple[NDArray[np.int64], NDArray[np.int64]]  # first of each, and how many
 
 VERSION = (1, 0)
+VERSION_WITH_NEEDS = (2, 0)  # of an image that says what its reader must know
+MAJORS = (1, 2)
+DELTAS, BASE = "deltas", "base"  # what may be needed: all there is
+OF_VERSION_2 = ("needs", "shelf", "base")  # keys that mean nothing in a header of version 1
 HEADER = struct.Struct("<8sHHI")  # magic, version major and minor, size of the CBOR map
 HEADER_SUM = struct.Struct("<Q")  # xxh3_64 of HEADER and the map
 PREFIX = struct.Struct("<4sBBHIIQQ")  # marker, kind, alignment, padding, head, table, body, sum
@@ -54,11 +62,14 @@ HEAD_DEPTH = 8  # of nesting in it
 TEXT_MAX = 255  # characters of a name
 ENTRIES_MAX = 1 << 24  # in a batch: what fits into the largest record of libxc
 PAGES_MAX = 1 << 15  # in a batch, likewise
-TABLE_MAX = 13 * ENTRIES_MAX + 9 * PAGES_MAX  # bytes; every entry a run of its own
+TABLE_MAX = 13 * ENTRIES_MAX + 18 * PAGES_MAX  # bytes; every entry a run of its own
 RECORD_MAX = 128 << 20  # bytes of a record's body
 INDEX_MAX = 1 << 32  # bytes
 WINDOW_MAX = 1 << 14  # pages (64 MiB)
 WINDOW = 4096  # pages (16 MiB); of the duplicates in real guests, 1024 find all but 0.5 %
+SHELF_MAX = 1 << 16  # pages (256 MiB)
+SHELF = 1 << 14  # pages (64 MiB, as QEMU keeps for the same purpose)
+SEAL_BYTES = 32
 
 AHEAD_BYTES = 256 << 20  # unpacked, of pieces in the works at once: 64 usual batches
 
@@ -229,22 +240,27 @@ class BatchTable:
     :ivar slots: (m - zeros,) i64, for each other page where it is: ``window + i`` for the
         i-th page stored in this batch, less for one that was stored before: the page whose
         number is ``base + slot - window``.
+    :ivar deltas: what version 2 says of them; None where it says nothing.
     """
 
     entries: Entries
     zero: NDArray[np.bool_]
     slots: NDArray[np.int64]
+    deltas: Deltas | None = None
 
 
 def pack_table(table: BatchTable) -> tuple[bytes, int, int]:
-    """:returns: the bytes; the number of entry runs; the number of slot runs."""
+    """Without ``deltas``.
+
+    :returns: the bytes; the number of entry runs; the number of slot runs.
+    """
     first, lengths = runs(table.entries)
     slot, slot_lengths = runs(table.slots)
     packed = b"".join(
         (
             first.astype("<u8").tobytes(),
             lengths.astype("<u4").tobytes(),
-            np.packbits(table.zero, bitorder="little").tobytes(),
+            pack_bits(table.zero),
             slot.astype("<u4").tobytes(),
             slot_lengths.astype("<u4").tobytes(),
         )
@@ -324,30 +340,49 @@ class UnpackedTable:
         return int(self._first.min()), int((self._first + self._lengths).max()) - 1
 
 
+def table_size(entry_runs: int, nr_pages: int, slot_runs: int) -> int:
+    """Bytes, without what version 2 adds."""
+    return 12 * entry_runs + (nr_pages + 7) // 8 + 8 * slot_runs
+
+
 def unpack_table(
-    data: memoryview, nr_entries: int, entry_runs: int, nr_pages: int, slot_runs: int
-) -> UnpackedTable:
-    """:raises ValueError: the sizes do not fit together; the text says which."""
+    data: memoryview, nr_entries: int, entry_runs: int, nr_pages: int, slot_runs: int,
+    nr_same: int = 0,
+) -> UnpackedTable:  # fmt: skip
+    """:param nr_same: pages that have no slot because they are those of the base.
+
+    :raises ValueError: the sizes do not fit together; the text says which.
+    """
     bitmap = (nr_pages + 7) // 8
-    if len(data) != 12 * entry_runs + bitmap + 8 * slot_runs:
+    if len(data) != table_size(entry_runs, nr_pages, slot_runs):
         raise ValueError(f"a table of {len(data)} bytes")
     at = 8 * entry_runs
     lengths = np.frombuffer(data, "<u4", entry_runs, at)
     first = np.frombuffer(data, "<u8", entry_runs).astype(np.uint64, copy=False)
-    _check_lengths(lengths, nr_entries, "entries")
+    check_lengths(lengths, nr_entries, "entries")
     at += 4 * entry_runs
-    bits = np.frombuffer(data, np.uint8, bitmap, at)
-    zero = np.unpackbits(bits, count=nr_pages, bitorder="little").astype(np.bool_)
-    if nr_pages % 8 and int(bits[-1]) >> nr_pages % 8:
-        raise ValueError("bits set after the last page")
+    zero = unpack_bits(data[at : at + bitmap], nr_pages)
     at += bitmap
     slot = np.frombuffer(data, "<u4", slot_runs, at).astype(np.int64)
     slot_lengths = np.frombuffer(data, "<u4", slot_runs, at + 4 * slot_runs).astype(np.int64)
-    _check_lengths(slot_lengths, nr_pages - int(np.count_nonzero(zero)), "slots")
+    check_lengths(slot_lengths, nr_pages - nr_same - int(np.count_nonzero(zero)), "slots")
     return UnpackedTable(RunEntries(first, lengths, nr_entries), zero, (slot, slot_lengths))
 
 
-def _check_lengths(lengths: NDArray[Any], expected: int, what: str) -> None:
+def pack_bits(bits: NDArray[np.bool_]) -> bytes:
+    """Bit i, lowest bit of the first byte first, stands for element i."""
+    return np.packbits(bits, bitorder="little").tobytes()
+
+
+def unpack_bits(data: memoryview, count: int) -> NDArray[np.bool_]:
+    """:raises ValueError: bits are set after the last one."""
+    packed = np.frombuffer(data, np.uint8, (count + 7) // 8)
+    if count % 8 and int(packed[-1]) >> count % 8:
+        raise ValueError("bits set after the last page")
+    return np.unpackbits(packed, count=count, bitorder="little").view(np.bool_)
+
+
+def check_lengths(lengths: NDArray[Any], expected: int, what: str) -> None:
     total = int(lengths.sum(dtype=np.uint64)) if len(lengths) else 0
     if total != expected or (len(lengths) and not lengths.all()):
         raise ValueError(f"runs of {total} {what} for {expected}")

@@ -18,24 +18,34 @@ from attrs import frozen
 from numpy.typing import NDArray
 
 from xsave import (
+    PFN_MASK,
     Buffer,
     ByteSink,
     CodecChoice,
+    Entries,
     ImageInfo,
     OutputError,
     Pages,
+    ReadOptions,
     Record,
     RecordType,
     UsageError,
     WriteOptions,
+    carries_page,
 )
 
 from . import spec
+from .delta_table import Deltas, pack_deltas
+from .earlier import Earlier
 from .format import MAGIC
+from .pieces import Needs
+from .shelf import Keeper
 from .window import Fingerprints, Window, survey
 
 if TYPE_CHECKING:
     from xsave import Event, PageBatch
+
+    from .base import Base
 
 PAGE_SIZE = 4096
 
@@ -60,6 +70,9 @@ class CarriedBatch:
     stored: int  # pages
     packed: Packed
     packed_table: tuple[bytes, int, int]
+    deltas: Deltas | None
+    needs: Needs
+    origin: object  # the same for all batches of one reader
 
 
 @frozen
@@ -97,6 +110,13 @@ class NativeWriter:
         self._window = Window(self._window_size)
         self._prints = Fingerprints(self._window_size)
         self._next_page = 0  # number of the next page stored
+        self._base = self._open_base()
+        self._needs = self._decide_needs(info)
+        self._keeper: Keeper | None = None
+        if self._needs.nr_places and self._compresses:
+            self._keeper = Keeper(self._needs.nr_places)
+        self._carried_from: object = None  # whose batches were carried so far, one after the other
+        self._nr_batches = 0
         self._seal = hashlib.sha256()
         self._types: dict[tuple[str, int], int] = {}
         self._type_heads: list[dict[str, Any]] = []
@@ -105,6 +125,30 @@ class NativeWriter:
         self._nr_pieces = 0
         self._origin = sink.offset
         self._write_header(info)
+
+    @property
+    def _compresses(self) -> bool:
+        choice = self._options.codec
+        return choice is not None and choice.codec.name != "none"
+
+    def _open_base(self) -> Base | None:
+        if self._options.base is None:
+            return None
+        from .base import Base
+
+        return Base(self._options.base, ReadOptions(codecs=self._options.codecs))
+
+    def _decide_needs(self, info: ImageInfo) -> Needs:
+        """A shelf where it was asked for and a codec can make use of it, or where what comes
+        was made with one."""
+        shelf, base = info.details.get("shelf"), info.details.get("base")
+        nr_places = spec.SHELF if self._options.deltas and self._compresses else 0
+        if isinstance(shelf, int) and self._options.deltas is not False:
+            nr_places = shelf
+        seal = b"" if self._base is None else self._base.seal
+        if isinstance(base, dict) and self._base is None:
+            seal = base["seal"]  # bodies are carried over, and still need it
+        return Needs(nr_places, seal)
 
     def _write_header(self, info: ImageInfo) -> None:
         head = spec.dump(
@@ -119,11 +163,13 @@ class NativeWriter:
                 "source": source_of(info),
                 "checksum": self._checksum,
                 "window": self._window_size,
+                **header_of(self._needs),
             }
         )
         if len(head) > spec.HEAD_MAX:
             raise OutputError("what the source says about itself does not fit into a header")
-        fixed = spec.HEADER.pack(MAGIC, *spec.VERSION, len(head))
+        version = spec.VERSION_WITH_NEEDS if self._needs.names else spec.VERSION
+        fixed = spec.HEADER.pack(MAGIC, *version, len(head))
         total = spec.HEADER_SUM.pack(spec.head_sum(fixed, head))
         self._seal_and_put([fixed, total, head, bytes(-len(head) & 7)], [])
 
@@ -214,17 +260,26 @@ class NativeWriter:
         if batch.nr_pfns > spec.ENTRIES_MAX or batch.nr_pages > spec.PAGES_MAX:
             raise OutputError(f"{batch.name}: a batch of {batch.nr_pfns} pfns is too large")
         carried = batch.carried
+        more: dict[str, int] = {}  # keys of the head
         if isinstance(carried, CarriedBatch) and self._can_carry(carried):
+            self._carried_from = carried.origin
             packed_table = carried.packed_table
             nr_stored, base = carried.stored, self._next_page
             packed: Callable[[], Packed] = lambda: carried.packed  # noqa: E731
+            if carried.deltas is not None:
+                more = pack_deltas(carried.deltas)[1]
         else:
             if batch.pages is None:
                 raise OutputError(f"{batch.name}: a batch without its pages")
+            self._carried_from = None
             table, stored, base = self._place(batch, batch.pages)
             packed_table = spec.pack_table(table)
             nr_stored = len(stored)
+            if table.deltas is not None:
+                packed_deltas, more = pack_deltas(table.deltas)
+                packed_table = (packed_table[0] + packed_deltas, *packed_table[1:])
             packed = self._pack(stored.reshape(-1).data)
+        self._nr_batches += 1
         self._next_page = base + nr_stored
         packed_bytes, entry_runs, slot_runs = packed_table
         head: dict[str, Any] = {
@@ -235,6 +290,7 @@ class NativeWriter:
             "slot_runs": slot_runs,
             "stored": nr_stored,
             "base": base,
+            **more,
         }
         if batch.reserved:
             head["reserved"] = batch.reserved
@@ -242,24 +298,30 @@ class NativeWriter:
         return _Pending(spec.PAGES, number, head, packed_bytes, packed, True, first, last, base)
 
     def _can_carry(self, carried: CarriedBatch) -> bool:
+        """What a body with differences refers to must be here too: every batch before it, of
+        the same image, and the same base."""
+        refers = carried.deltas is not None
         return (
             self._options.codec is None
             and carried.window == self._window_size
             and carried.base == self._next_page
             and carried.packed.checksum == self._checksum
+            and (not refers or carried.needs == self._needs)
+            and (not refers or not self._nr_batches or carried.origin is self._carried_from)
         )
 
     def _place(self, batch: PageBatch, pages: Pages) -> tuple[spec.BatchTable, Pages, int]:
-        """Decide for each page: zero, named, or stored.
+        """Decide for each page: zero, that of the base, named, or stored.
 
-        :returns: the table; (s, 4096) u8, the pages to store; the number of the first.
+        :returns: the table; (s, 4096) u8, what is stored of the pages; the number of the first.
         """
         base = self._next_page
         if not len(pages):  # 990 of the 1020 batches of a real HVM guest
             nothing = np.zeros(0, np.int64)
             return spec.BatchTable(batch.entries, nothing.astype(np.bool_), nothing), pages, base
+        earlier = None if self._base is None else Earlier(self._base, page_pfns(batch), pages)
         zero, prints = survey(pages)
-        rows = np.flatnonzero(~zero)
+        rows = np.flatnonzero(~zero if earlier is None else ~(zero | earlier.same))
         prints = prints[rows]
         slots = np.full(len(rows), -1, np.int64)  # number of an equal page, once known
         leaders = self._find_stored(pages, rows, prints, slots)
@@ -271,8 +333,36 @@ class NativeWriter:
         slots[followers] = slots[leaders[followers]]
         self._prints.add(prints[fresh], base)
         self._window.add(base, stored)
-        table = spec.BatchTable(batch.entries, zero, slots - base + self._window_size)
-        return table, stored, base
+        deltas, body = self._differ(batch, zero, earlier, rows[fresh], stored)
+        table = spec.BatchTable(batch.entries, zero, slots - base + self._window_size, deltas)
+        return table, body, base
+
+    def _differ(
+        self, batch: PageBatch, zero: NDArray[np.bool_], earlier: Earlier | None,
+        rows: NDArray[np.intp], stored: Pages,
+    ) -> tuple[Deltas | None, Pages]:  # fmt: skip
+        """Store differences where that is smaller.
+
+        :param rows: (s,) of the batch's pages that are ``stored``.
+        :returns: what the table says of it; (s, 4096) u8, the body.
+        """
+        if self._keeper is None and earlier is None:
+            return None, stored
+        body = stored
+        same, based = np.zeros(len(zero), np.bool_), np.zeros(len(rows), np.bool_)
+        kept, places, changed = based, np.zeros(0, np.int64), np.zeros(0, np.bool_)
+        if earlier is not None:
+            same = earlier.same & ~zero
+            if self._compresses:
+                based, body = earlier.differences(rows, stored)
+        if self._keeper is not None:
+            self._keeper.follow(*(batch.entry_list.pfn_range() or (0, 0)))
+            shelved = self._keeper.shelve(page_pfns(batch)[rows], stored, body, based)
+            kept, places, changed, body = (
+                shelved.kept, shelved.places, shelved.changed, shelved.body
+            )  # fmt: skip
+        deltas = Deltas(same, based, kept, places, changed)
+        return (deltas if deltas.says_anything else None), body
 
     def _find_stored(
         self, pages: Pages, rows: NDArray[np.int64], prints: NDArray[np.uint64],
@@ -304,7 +394,7 @@ class NativeWriter:
 
     def _pack(self, body: Buffer) -> Callable[[], Packed]:
         choice = self._options.codec
-        if choice is None or choice.codec.name == "none" or not len(body):
+        if choice is None or not self._compresses or not len(body):
             packed = self._plain(body)
             return lambda: packed
         return self._options.workers.submit(_compress, choice, body, self._checksum)
@@ -346,6 +436,24 @@ def _compress(choice: CodecChoice, body: Buffer, checksum: str) -> Packed:
     if len(packed) >= len(body):
         return Packed("", body, spec.checksum(checksum, body), checksum)
     return Packed(choice.codec.name, packed, spec.checksum(checksum, packed), checksum)
+
+
+def header_of(needs: Needs) -> dict[str, Any]:
+    """The keys of a header of version 2."""
+    head: dict[str, Any] = {}
+    if needs.names:
+        head["needs"] = needs.names
+    if needs.nr_places:
+        head["shelf"] = needs.nr_places
+    if needs.base:
+        head["base"] = {"seal": needs.base}
+    return head
+
+
+def page_pfns(batch: PageBatch) -> Entries:
+    """(m,) u64 of the pages with contents."""
+    entries = batch.entries
+    return entries[carries_page(entries)] & PFN_MASK
 
 
 def source_of(info: ImageInfo) -> dict[str, Any]:

@@ -1,0 +1,147 @@
+"""Earlier versions of pages, so that a page that comes again can be stored as a difference.
+
+A *shelf* has a fixed number of places, each for one page. The image says of each stored page
+whether it goes into a place and whether it is stored as its difference (XOR) from what lay
+there. So a reader needs to know nothing of what a writer keeps and why, only to follow; and
+its memory is bounded by the number in the header.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from attrs import frozen
+from numpy.typing import NDArray
+
+from xsave import Entries, Pages
+
+from .delta_table import Bits, Deltas
+
+PAGE_WORDS = 512
+SAMPLE_STEP = 16  # one word in so many is looked at first: 32 of a page
+# A difference is stored where at most one word in so many of those that are not zero
+# changed. Changed words are nearly random, and a page as it is shrinks to about a third or
+# a quarter (zstd 1): so a difference never comes out larger, but for contrived pages.
+SHRINKS = 4
+
+
+class Shelf:
+    """A reader's. What is in its places is followed in two steps: :meth:`expect` when a
+    table is read, :meth:`restore` when the pages of that batch are there."""
+
+    def __init__(self, nr_places: int) -> None:
+        self.nr_places = nr_places
+        self._filled = np.zeros(nr_places, np.bool_)
+        self._pages: Pages | None = None
+
+    def expect(self, deltas: Deltas) -> None:
+        """:raises ValueError: a difference from a place in which nothing lies."""
+        needed = deltas.places[deltas.changed]
+        if not self._filled[needed].all():
+            empty = int(needed[~self._filled[needed]][0])
+            raise ValueError(f"a difference from place {empty}, where nothing lies")
+        self._filled[deltas.places] = True
+
+    def restore(self, deltas: Deltas, stored: Pages) -> None:
+        """Make differences pages again, in place; keep what is to be kept."""
+        if not len(deltas.places):
+            return
+        if self._pages is None:  # the kernel gives memory for the places that are used
+            self._pages = np.empty((self.nr_places, stored.shape[1]), np.uint8)
+        kept = np.flatnonzero(deltas.kept)
+        changed = kept[deltas.changed]
+        if len(changed):
+            stored[changed] ^= self._pages[deltas.places[deltas.changed]]
+        self._pages[deltas.places] = stored[kept]
+
+
+@frozen
+class Shelved:
+    """What a writer's shelf says of the pages stored in a batch.
+
+    :ivar kept: (s,) bool; :ivar places: (k,) i64; :ivar changed: (k,) bool.
+    :ivar body: (s, 4096) u8, the pages with differences in place of those that changed.
+    """
+
+    kept: Bits
+    places: NDArray[np.int64]
+    changed: Bits
+    body: Pages
+
+
+class Keeper:
+    """A writer's shelf: which pages are worth a place.
+
+    A pfn has one place that it may have (pfn modulo the number of places). It gets it when
+    it is free, or when whoever has it was not sent in this pass or the one before; a
+    *pass* ends where pfns begin again from below. So pages that are written all the time
+    keep their places, however many others come by, and the first pass over a large guest
+    only fills the shelf once.
+    """
+
+    def __init__(self, nr_places: int) -> None:
+        self._pages = np.empty((nr_places, 8 * PAGE_WORDS), np.uint8)
+        self._owners = np.full(nr_places, -1, np.int64)  # pfns
+        self._passes = np.zeros(nr_places, np.int64)  # when the owner was last sent again
+        self._pass = 0
+        self._highest = -1
+
+    def follow(self, first_pfn: int, last_pfn: int) -> None:
+        """The next batch has pfns from this one to that one."""
+        if first_pfn <= self._highest:
+            self._pass += 1
+            self._highest = -1
+        self._highest = max(self._highest, last_pfn)
+
+    def shelve(self, pfns: Entries, stored: Pages, body: Pages, taken: Bits) -> Shelved:
+        """:param pfns: (s,) of the pages that are stored, (s, 4096) u8.
+        :param body: the same as far as they are stored as they are.
+        :param taken: (s,) bool, pages that are a difference already.
+        """
+        numbers = pfns.astype(np.int64)
+        places = numbers % len(self._owners)
+        owners = self._owners[places]
+        own = owners == numbers
+        kept = own | (owners < 0) | (self._pass - self._passes[places] >= 2)
+        _drop_doubles(kept, places)
+        rows = np.flatnonzero(kept)
+        places, own = places[rows], own[rows]
+        changed = np.zeros(len(rows), np.bool_)
+        again = np.flatnonzero(own & ~taken[rows])
+        if len(again):
+            before = self._pages[places[again]]
+            differences, small = difference(stored[rows[again]], before)
+            changed[again[small]] = True
+            if len(small):
+                body = body.copy() if body is stored else body
+                body[rows[again[small]]] = differences
+        self._owners[places] = numbers[rows]
+        self._passes[places] = np.where(own, self._pass, self._pass - 1)
+        self._pages[places] = stored[rows]
+        return Shelved(kept, places, changed, body)
+
+
+def _drop_doubles(kept: Bits, places: NDArray[np.int64]) -> None:
+    """Of the pages of a batch that would go into one place, keep the first."""
+    rows = np.flatnonzero(kept)
+    wanted = places[rows]
+    if (wanted[1:] > wanted[:-1]).all():
+        return
+    first = np.unique(wanted, return_index=True)[1]
+    kept[:] = False
+    kept[rows[first]] = True
+
+
+def difference(pages: Pages, before: Pages) -> tuple[Pages, NDArray[np.intp]]:
+    """:returns: (j, 4096) u8, the differences that are worth storing; (j,) which ones.
+
+    A few words of each are looked at first: of a page that is another one altogether
+    nothing more is read.
+    """
+    words, old = pages.view(np.uint64), before.view(np.uint64)
+    sampled = np.count_nonzero(words[:, ::SAMPLE_STEP] != old[:, ::SAMPLE_STEP], axis=1)
+    likely = np.flatnonzero(sampled <= PAGE_WORDS // SAMPLE_STEP // 2)
+    changed = words[likely] ^ old[likely]
+    nr_changed = np.count_nonzero(changed, axis=1)
+    nr_words = np.count_nonzero(words[likely], axis=1)
+    small = np.flatnonzero(SHRINKS * nr_changed <= nr_words)
+    return changed[small].view(np.uint8), likely[small]
