@@ -29,6 +29,7 @@ _HOMES = {
         "RecordError", "SilentPeerError", "SourceError", "StreamError", "TruncatedError",
         "TryAgainError", "UnknownNameError", "UnrecognisedError", "UsageError", "XsaveError",
     ),
+    "figure": ("Figure",),
     "format": (
         "ByteSink", "ByteSource", "Event", "Format", "PageFinder", "PageMode", "RandomAccess",
         "Reader", "ReadOptions", "Writer", "WriteOptions",
@@ -110,6 +111,7 @@ __all__ = [
     "EntryList",
     "Event",
     "FieldError",
+    "Figure",
     "FindPages",
     "Format",
     "FormatError",
@@ -277,6 +279,7 @@ if TYPE_CHECKING:
         UsageError,
         XsaveError,
     )
+    from .figure import Figure
     from .format import (
         ByteSink,
         ByteSource,

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from .binary import Layout
 from .errors import PluginError
+from .figure import Figure
 from .present import to_json
 from .record import Buffer, GuestType, Phase
 
@@ -123,6 +124,11 @@ class RecordHandler(Handler, Generic[S]):
         """
         return state
 
+    def figures(self, domain: Domain) -> Sequence[Figure]:
+        """For the report: what it did for this domain, which has everything now and has not
+        run. Not counted as downtime, so at most a few numbers that are known already."""
+        return ()
+
     def key(self, state: S) -> Any:
         """Which of several records of this name it is: the vcpu it belongs to. A later
         record of the same key replaces an earlier one."""
@@ -153,6 +159,10 @@ class StateStream(Protocol):
     def final(self) -> Sequence[tuple[str, Any]]:
         """What is left, the guest paused: as little as can be, for the downtime is counted.
         Usually what has become void since it was sent."""
+
+    def figures(self) -> Sequence[Figure]:
+        """For the report: what went out so far, the same figures in the same order each time,
+        none ever smaller. Asked after each iteration, and in the pause."""
 
     def close(self) -> None:
         """The saving is over, successfully or not: put back what was switched on."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from attrs import define, field, frozen
 
+from .figure import Figure
 from .policy import Decision, Iteration, Ruling
 from .record import GuestType, ImageInfo
 
@@ -69,25 +70,69 @@ class DowntimeReport:
     state_s: float = 0.0  # records of the checkpoint and the device model
     finish_s: float = 0.0  # until the destination had everything, and the guest ran on
     proof_s: float = 0.0  # while somebody looked at both ends: see ``run(at_rest=...)``
+    beside_s: float = 0.0  # what was left of state that goes out beside memory; before state_s
 
     @property
     def total_s(self) -> float:
-        return self.pause_s + self.memory_s + self.state_s + self.finish_s + self.proof_s
+        return (
+            self.pause_s + self.memory_s + self.beside_s + self.state_s + self.finish_s
+            + self.proof_s
+        )  # fmt: skip
 
 
 # What each part of it was spent on, in order.
 DOWNTIME_PARTS = {
     "pause_s": "until it had stopped",
     "memory_s": "the rest of its memory",
+    "beside_s": "the rest of state beside memory",
     "state_s": "its state",
     "finish_s": "until it ran on",
     "proof_s": "comparing both ends",
 }
 
 
+@frozen
+class StatePass:
+    """What went out beside memory with one pass over it.
+
+    :ivar name: number of the iteration; ``paused``; or ``before`` the pause of a guest that is
+        saved at rest.
+    :ivar figures: by how much each grew.
+    """
+
+    name: str
+    nr_records: int
+    body_bytes: int
+    figures: Mapping[str, int]
+
+
+@define
+class StateReport:
+    """State of one plugin that went out beside memory.
+
+    :ivar figures: of all of it, as its plugin gives them.
+    """
+
+    plugin: str
+    figures: list[Figure] = field(factory=list)
+    passes: list[StatePass] = field(factory=list)
+
+    @property
+    def plotted(self) -> list[Figure]:
+        return [figure for figure in self.figures if figure.plotted]
+
+
+@frozen
+class PluginFigures:
+    """What a plugin says of its work at the destination."""
+
+    plugin: str
+    figures: list[Figure]
+
+
 @define
 class SaveReport:
-    """How a domain's memory went out.
+    """How a domain's memory went out, and state beside it.
 
     :ivar rulings: what the policy said after each iteration, with its reason.
     :ivar throttled: whether the guest could be slowed when the policy asked for it; None
@@ -102,6 +147,7 @@ class SaveReport:
     nr_deferred: int = 0
     throttled: bool | None = None
     downtime: DowntimeReport = field(factory=DowntimeReport)
+    beside: list[StateReport] = field(factory=list)
 
     @property
     def paused(self) -> bool:
@@ -118,6 +164,7 @@ class RunReport:
     :ivar carried: optional records nobody here understands, taken along unchanged.
     :ivar left_out: optional records the destination's format has no place for.
     :ivar save: how memory went out, when the source was a domain.
+    :ivar arrived: what plugins say of their work, when the destination was a domain.
     :ivar headers_left_out: headers of the source's container, likewise: an xl file's
         configuration is no part of a libxl stream. The guest's state is whole without them.
     """
@@ -136,6 +183,7 @@ class RunReport:
     left_out: dict[str, int] = field(factory=dict)
     save: SaveReport | None = None
     headers_left_out: list[str] = field(factory=list)
+    arrived: list[PluginFigures] = field(factory=list)
 
     @property
     def carried(self) -> list[str]:

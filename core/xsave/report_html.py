@@ -9,28 +9,34 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
+from typing import TypeVar
 
 from attrs import frozen
 
+from .figure import BYTES, Figure
 from .policy import Iteration
 from .progress import (
     DOWNTIME_PARTS,
     DowntimeReport,
     GuestReport,
     MainJobReport,
+    PluginFigures,
     RunReport,
     SaveReport,
+    StatePass,
+    StateReport,
 )
 from .quantities import ms, percent, size
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --dim: #5b6675; --paper: #ffffff;
   --card: #f5f7fa; --line: #d5dbe3; --one: #2563eb; --two: #d97706; --bad: #b91c1c;
-  --good: #15803d; --p0: #64748b; --p1: #2563eb; --p2: #0d9488; --p3: #d97706; --p4: #c4b5fd; }
+  --good: #15803d; --p0: #64748b; --p1: #2563eb; --p2: #be185d; --p3: #0d9488; --p4: #d97706;
+  --p5: #c4b5fd; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e4e9f0; --dim: #98a4b3; --paper: #12161c; --card: #1b212a; --line: #36404d;
     --one: #6ea8fe; --two: #f5b454; --bad: #f87171; --good: #4ade80; --p0: #94a3b8;
-    --p1: #6ea8fe; --p2: #2dd4bf; --p3: #f5b454; --p4: #7c6fb0; } }
+    --p1: #6ea8fe; --p2: #f472b6; --p3: #2dd4bf; --p4: #f5b454; --p5: #7c6fb0; } }
 body { margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: var(--ink);
   background: var(--paper); font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .5rem; }
@@ -54,8 +60,10 @@ svg .axis { fill: var(--dim); } svg .grid { stroke: var(--line); stroke-width: 1
 .line1 { fill: none; stroke: var(--one); stroke-width: 2; }
 .line2 { fill: none; stroke: var(--two); stroke-width: 2; }
 .p0 { fill: var(--p0); } .p1 { fill: var(--p1); } .p2 { fill: var(--p2); }
-.p3 { fill: var(--p3); } .p4 { fill: var(--p4); }
+.p3 { fill: var(--p3); } .p4 { fill: var(--p4); } .p5 { fill: var(--p5); }
 """.strip()
+
+T = TypeVar("T")
 
 WIDTH, LEFT, RIGHT, TOP = 720, 56, 704, 34  # of all plots, in their own units
 _GROUP_MAX = 24  # iterations shown; of more, the first and the last ones
@@ -75,6 +83,7 @@ def run_page(report: RunReport) -> str:
     ]
     if report.save is not None:
         lines += ["<h2>How its memory went out</h2>", *_save(report.save, info.page_size)]
+    lines += _arrived(report.arrived)
     lines += ["<h2>Records</h2>", *_records(report)]
     return _page(f"xsave: {what} → {report.dest_format}", lines)
 
@@ -191,6 +200,7 @@ def _guest(guest: GuestReport) -> list[str]:
         if ran is not None and ran.save is not None:
             lines += [f"<h3>{way}</h3>", *_save(ran.save, ran.source.page_size)]
     if guest.moved is not None:
+        lines += _arrived(guest.moved.arrived)
         lines += ["<h3>Records that went straight over</h3>", *_records(guest.moved)]
     return lines
 
@@ -211,7 +221,43 @@ def _save(save: SaveReport, page_size: int) -> list[str]:
             for number, ruling in enumerate(save.rulings)
         ]
         lines.append(table(("after", "ruling", "reason"), rows, text=(1,), words=(2,)))
+    for beside in save.beside:
+        lines += _beside(beside)
     return lines
+
+
+def _beside(beside: StateReport) -> list[str]:
+    """What one plugin sent beside memory: over the iterations, in the pause, and in all."""
+    lines = [f"<h3>Beside memory: {escape(beside.plugin)}</h3>"]
+    if plotted := beside.plotted[:2]:
+        groups = [_beside_group(one, plotted) for one in _shortened(beside.passes)]
+        names = [figure.label for figure in plotted]
+        about = f"Beside memory, {beside.plugin}: {' and '.join(names)} (logarithmic)"
+        lines.append(figure(about, bar_plot(groups, names, f"{beside.plugin}, by iteration")))
+    if beside.passes and (last := beside.passes[-1]).name == "paused":
+        grown = [f"{last.figures[one.name]} {one.label}" for one in beside.plotted]
+        told = ", ".join([f"{last.nr_records} records ({size(last.body_bytes)})", *grown])
+        lines.append(f"<p>While the guest stood still: {escape(told)}.</p>")
+    return [*lines, _figures(beside.figures)]
+
+
+def _beside_group(one: StatePass, plotted: Sequence[Figure]) -> _Group:
+    values = [float(one.figures[figure.name]) for figure in plotted]
+    return _Group(one.name, values[0], values[1] if len(values) > 1 else None)
+
+
+def _arrived(arrived: Sequence[PluginFigures]) -> list[str]:
+    lines = []
+    for one in arrived:
+        lines += [f"<h3>At the destination: {escape(one.plugin)}</h3>", _figures(one.figures)]
+    return lines
+
+
+def _figures(figures: Sequence[Figure]) -> str:
+    rows = [
+        (one.label, size(one.value) if one.unit == BYTES else str(one.value)) for one in figures
+    ]
+    return table((), rows)
 
 
 def _iteration_table(save: SaveReport, page_size: int) -> str:
@@ -235,7 +281,11 @@ def _iteration_row(name: str, one: Iteration, page_size: int) -> tuple[str, ...]
 
 @frozen
 class _Group:
-    """What is shown of one iteration. :ivar dirty: None when the guest stood still."""
+    """What is shown of one iteration.
+
+    :ivar sent, dirty: or whatever else two bars or lines are of; None where there is none, as
+        when the guest stood still.
+    """
 
     name: str
     sent: float
@@ -251,20 +301,24 @@ def _iteration_plots(save: SaveReport, page_size: int) -> list[str]:
     rates = [_Group(str(one.number), one.pages_per_s * mib, one.dirty_per_s * mib) for one in shown]
     if save.final is not None:
         pages.append(_Group("paused", save.final.nr_pages, None))
-    plots = [figure("Iterations: pages sent, and dirty afterwards (logarithmic)", bar_plot(pages))]
+    bars = bar_plot(pages, ("sent", "dirty afterwards"), "pages sent and dirty, by iteration")
+    plots = [figure("Iterations: pages sent, and dirty afterwards (logarithmic)", bars)]
     if rates:
         plots.append(figure("Rate of sending and of dirtying, MiB/s", line_plot(rates)))
     return plots
 
 
-def _shortened(iterations: Sequence[Iteration]) -> Sequence[Iteration]:
+def _shortened(iterations: Sequence[T]) -> Sequence[T]:
     if len(iterations) <= _GROUP_MAX:
         return iterations
     return [*iterations[: _GROUP_MAX // 2], *iterations[-_GROUP_MAX // 2 :]]
 
 
-def bar_plot(groups: Sequence[_Group]) -> str:
-    """Two bars for each iteration; a logarithmic scale, since the first one dwarfs all."""
+def bar_plot(groups: Sequence[_Group], names: Sequence[str], about: str) -> str:
+    """Two bars for each iteration; a logarithmic scale, since the first one dwarfs all.
+
+    :param names: of the bars; :param about: the plot in words.
+    """
     height, floor = 242, 215
     highest = max(1.0, *(max(group.sent, group.dirty or 0) for group in groups))
     decades = max(1, math.ceil(math.log10(highest + 1)))
@@ -272,7 +326,7 @@ def bar_plot(groups: Sequence[_Group]) -> str:
     def top(value: float) -> float:
         return floor - (floor - TOP) * math.log10(value + 1) / decades
 
-    marks = [*legend("sent", "dirty afterwards")]
+    marks = [*legend(*names)]
     for decade in range(decades + 1):
         marks += _grid(top(10**decade - 1), _count(10**decade if decade else 0))
     step = (RIGHT - LEFT) / len(groups)
@@ -290,7 +344,7 @@ def bar_plot(groups: Sequence[_Group]) -> str:
             )
             if width > 18:
                 marks.append(_text(left + width / 2 - 1, top(value) - 4, _count(int(value))))
-    return svg(height, marks, "pages sent and dirty, by iteration")
+    return svg(height, marks, about)
 
 
 def line_plot(groups: Sequence[_Group]) -> str:
@@ -355,11 +409,13 @@ def svg(height: int, marks: Iterable[str], label: str) -> str:
     )
 
 
-def legend(one: str, two: str) -> list[str]:
+def legend(*names: str) -> list[str]:
     marks = []
-    for kind, x, name in (("one", LEFT, one), ("two", LEFT + 110, two)):
+    x = float(LEFT)
+    for kind, name in zip(("one", "two"), names, strict=False):
         marks.append(f'<rect class="{kind}" x="{x}" y="2" width="11" height="11"/>')
         marks.append(_text(x + 17, 12, name, anchor="start"))
+        x += max(110.0, 40 + 7 * len(name))  # as wide as a name may be
     return marks
 
 

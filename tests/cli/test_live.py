@@ -22,7 +22,7 @@ Run = Callable[..., subprocess.CompletedProcess[bytes]]
 Valid = Callable[[bytes | str], dict[str, Any]]
 
 BUSY = "sim:{}?memory=16M&dirty=40M/s"
-PARTS = ("pause_s", "memory_s", "state_s", "finish_s", "proof_s")
+PARTS = ("pause_s", "memory_s", "beside_s", "state_s", "finish_s", "proof_s")
 
 
 @pytest.mark.parametrize("kind", ["pv", "pvh", "hvm"])
@@ -67,7 +67,7 @@ def test_the_report_in_text_has_the_same(run_xsave: Run) -> None:
     done = run_xsave("run", BUSY.format("pv"), "sim:?host=b", "--then", "pause")
     text = done.stderr.decode()
     for part in ("domain pv, an x86_pv guest, Xen 4.17 -> sim", "live, policy fixed", "ITERATION",
-                 "paused", "after 0  ", "pages deferred", "downtime ", "its state"):  # fmt: skip
+                 "paused", "after 0  ", " deferred until", "downtime ", "its state"):  # fmt: skip
         assert part in text
 
 

@@ -12,14 +12,46 @@ from pathlib import Path
 
 import pytest
 
-from xsave import Decision, GuestType, ImageInfo, Iteration, RecordCount, Ruling, RunReport
-from xsave.progress import DowntimeReport, GuestReport, MainJobReport, SaveReport
+from xsave import (
+    Decision,
+    Figure,
+    GuestType,
+    ImageInfo,
+    Iteration,
+    RecordCount,
+    Ruling,
+    RunReport,
+)
+from xsave.progress import (
+    DowntimeReport,
+    GuestReport,
+    MainJobReport,
+    PluginFigures,
+    SaveReport,
+    StatePass,
+    StateReport,
+)
 from xsave.report_html import bar_plot, main_job_page, nice, run_page
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 
 EVIL = '<script>alert("x")</script>&\'" \N{SNOWMAN}'
 VOID = {"meta", "br", "rect", "line", "circle", "polyline"}
+
+
+def kept_pages(nr_iterations: int, name: str) -> StateReport:
+    """State beside memory: it goes out with the iterations, and 7 voids in the pause."""
+    figures = [
+        Figure("pages", f"pages of {name}", 300 * nr_iterations, plotted=True),
+        Figure("voids", "void by then", 5 * nr_iterations + 7, plotted=True),
+        Figure("taken", "taken by them", 3 << 20, "bytes"),
+    ]
+    passes = [
+        StatePass(str(number), 2, 300 * 4200, {"pages": 300, "voids": 5, "taken": 1 << 20})
+        for number in range(nr_iterations)
+    ]
+    last = StatePass("paused", 1, 176, {"pages": 0, "voids": 7, "taken": 0})
+    return StateReport("keeper", figures, [*passes, last])
 
 
 def live_run(nr_iterations: int = 3, name: str = "guest7", *, live: bool = True) -> RunReport:
@@ -34,12 +66,14 @@ def live_run(nr_iterations: int = 3, name: str = "guest7", *, live: bool = True)
     save = SaveReport(
         live, "fixed", iterations, rulings, Iteration(nr_iterations, 777, 777, 3 << 20, 0.02, 0),
         42, None, DowntimeReport(0.001, 0.0234, 0.0056, 0.0078),
+        [kept_pages(nr_iterations, name)],
     )  # fmt: skip
     info = ImageInfo("domain", GuestType.X86_PV, 4096, "4.17", 8, {"name": name})
     return RunReport(
         info, 80 << 20, "native", 40 << 20, "zstd:1", ["pv"],
         {"xen.pv.info": RecordCount("xen.pv.info", "pv", count=1, body_bytes=8)},
         20, 20000, 19999, 0.7, save=save,
+        arrived=[PluginFigures("keeper", [Figure("kept", f"kept for {name}", 31)])],
     )  # fmt: skip
 
 
@@ -122,6 +156,35 @@ def test_the_numbers_of_a_run_are_on_its_page() -> None:
         assert part in words
 
 
+def test_what_went_beside_memory_is_drawn_by_iteration_and_told_for_the_pause() -> None:
+    text = run_page(live_run())
+    words = Page(text).text
+    for part in (
+        "Beside memory: keeper", "pages of guest7 and void by then (logarithmic)",
+        "While the guest stood still: 1 records (176 B), 0 pages of guest7, 7 void by",
+        "taken by them 3.0 MiB", "At the destination: keeper", "kept for guest7 31",
+    ):  # fmt: skip
+        assert part in re.sub(r"\s+", " ", words)
+    plot = text.partition('aria-label="keeper, by iteration"')[2].partition("</svg>")[0]
+    number = r'"[\d.]+"'
+    bar = rf'<rect class="(one|two)" x={number} y={number} width={number} height="([\d.]+)"'
+    bars = re.findall(bar, plot)[2:]  # those before are the legend's
+    assert [kind for kind, _ in bars] == ["one", "two"] * 4
+    heights = [float(height) for _, height in bars]
+    assert heights[0] == heights[2] == heights[4] > heights[1] > 0
+    assert heights[6] == 0 < heights[7]  # in the pause: no page, some voids
+
+
+def test_a_plugin_that_has_nothing_to_draw_has_its_figures_still() -> None:
+    run = live_run()
+    assert run.save is not None
+    bare = [Figure("n", "notes", 9)]
+    run.save.beside = [StateReport("notes", bare, [StatePass("0", 1, 1, {"n": 9})])]
+    words = Page(run_page(run)).text
+    assert "Beside memory: notes" in words
+    assert "notes, by iteration" not in run_page(run)
+
+
 def test_the_main_job_says_what_was_proved_and_what_was_not() -> None:
     words = Page(main_job_page(main_job())).text
     assert "Every guest arrived exactly as it left." in words
@@ -150,7 +213,7 @@ def test_bars_stay_within_their_plot_however_large() -> None:
 
     for sent in (0, 1, 9, 10, 99, 1 << 40):
         heights = re.findall(r'<rect class="(?:one|two)" x="[-\d.]+" y="([-\d.]+)"',
-                             bar_plot([_Group("0", sent, sent)]))  # fmt: skip
+                             bar_plot([_Group("0", sent, sent)], ("a", "b"), "c"))  # fmt: skip
         assert all(0 <= float(y) <= 215 for y in heights)
 
 
@@ -191,7 +254,7 @@ def test_a_browser_lays_the_page_out_as_it_is_written(browser: Path, tmp_path: P
     shown = Page(in_browser(browser, tmp_path, "--dump-dom", page.as_uri()).decode())
     assert "script" not in shown.seen
     written = Page(page.read_text())
-    assert shown.seen.count("svg") == written.seen.count("svg") == 6
+    assert shown.seen.count("svg") == written.seen.count("svg") == 8
     assert shown.seen.count("rect") == written.seen.count("rect")
     assert EVIL in "".join(shown.words)
 
@@ -213,6 +276,36 @@ def test_a_browser_draws_the_plots_light_and_dark(
     pixels = pixels_of(picture.read_bytes())
     assert pixels[0] == paper
     assert pixels.count(bars) > 2000
+
+
+@pytest.mark.browser
+def test_a_browser_draws_what_a_guest_had_in_tmem_beside_its_memory(
+    browser: Path, tmp_path: Path, run_xsave: Run
+) -> None:
+    page, picture = tmp_path / "moved.html", tmp_path / "plot.png"
+    done = run_xsave(
+        "run", "sim:pvh?memory=16M&dirty=40M/s&tmem=900&tmem_rate=3000", "sim:?host=b", "-q",
+        "--report", page,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    shown = Page(in_browser(browser, tmp_path, "--dump-dom", page.as_uri()).decode())
+    assert re.search(
+        r"While the guest stood still: .*, 0 pages sent, \d+ invalidations", shown.text
+    )
+    # the plot alone, in the style of its page
+    text = page.read_text()
+    head, _, body = text.partition("<body>")
+    plot = body.partition("<figcaption>Beside memory, tmem")[2].partition("</figure>")[0]
+    page.write_text(
+        f"{head}<body><figure>{plot.partition('</figcaption>')[2]}</figure></body></html>"
+    )
+    in_browser(
+        browser, tmp_path, "--blink-settings=preferredColorScheme=1", "--window-size=900,400",
+        f"--screenshot={picture}", page.as_uri(),
+    )  # fmt: skip
+    pixels = pixels_of(picture.read_bytes())
+    assert pixels.count((37, 99, 235)) > 1000  # pages, while it ran
+    assert pixels.count((217, 119, 6)) > 200  # invalidations
 
 
 def pixels_of(png: bytes) -> list[tuple[int, ...]]:

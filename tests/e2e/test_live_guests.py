@@ -124,7 +124,7 @@ def test_the_parts_of_the_downtime_add_up(name: str, manager: xsave.PluginManage
     report = xsave.run(source("pv", "random", name), dest("pv", name), manager=manager)
     assert report.save is not None
     parts = report.save.downtime
-    total = parts.pause_s + parts.memory_s + parts.state_s + parts.finish_s
+    total = parts.pause_s + parts.memory_s + parts.beside_s + parts.state_s + parts.finish_s
     assert parts.total_s == pytest.approx(total)
     assert parts.memory_s > 0
     assert report.save.rulings[-1].decision is xsave.Decision.STOP_AND_COPY

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import attrs
 
+from ..figure import BYTES, Figure
 from ..policy import Iteration
 from ..progress import (
     DOWNTIME_PARTS,
     DowntimeReport,
     GuestReport,
     MainJobReport,
+    PluginFigures,
     RunReport,
     SaveReport,
+    StateReport,
 )
 from ..quantities import ms, percent, size
 from .output import columns
@@ -33,7 +37,21 @@ def save_as_json(save: SaveReport, page_size: int) -> dict[str, Any]:
         "nr_deferred": save.nr_deferred,
         "throttled": save.throttled,
         "downtime": downtime_as_json(save.downtime),
+        "beside": [_beside_as_json(beside) for beside in save.beside],
     }
+
+
+def _beside_as_json(beside: StateReport) -> dict[str, Any]:
+    return {
+        "plugin": beside.plugin,
+        "figures": [attrs.asdict(figure) for figure in beside.figures],
+        "passes": [attrs.asdict(one) for one in beside.passes],
+    }
+
+
+def arrived_as_json(arrived: Sequence[PluginFigures]) -> list[dict[str, Any]]:
+    """The member ``arrived`` of docs/schemas/run.json."""
+    return [attrs.asdict(one) for one in arrived]
 
 
 def _iteration_as_json(one: Iteration, page_size: int) -> dict[str, Any]:
@@ -66,7 +84,37 @@ def save_as_text(save: SaveReport, page_size: int) -> list[str]:
         f"    after {number}  {ruling.decision.value}: {ruling.reason}"
         for number, ruling in enumerate(save.rulings)
     ]
-    return [*lines, *_downtime_lines(save.downtime)]
+    lines += _downtime_lines(save.downtime)
+    for beside in save.beside:
+        lines += _beside_lines(beside)
+    return lines
+
+
+def _beside_lines(beside: StateReport) -> list[str]:
+    plotted = beside.plotted
+    rows = [("ITERATION", "RECORDS", "SIZE", *(figure.label.upper() for figure in plotted))]
+    rows += [
+        (one.name, f"{one.nr_records}", size(one.body_bytes),
+         *(_figure(figure, one.figures[figure.name]) for figure in plotted))
+        for one in beside.passes
+    ]  # fmt: skip
+    return [f"  beside memory, plugin {beside.plugin}", *columns(rows, "    "),
+            *_figure_lines(beside.figures)]  # fmt: skip
+
+
+def arrived_as_text(arrived: Sequence[PluginFigures]) -> list[str]:
+    lines = []
+    for one in arrived:
+        lines += [f"  at the destination, plugin {one.plugin}", *_figure_lines(one.figures)]
+    return lines
+
+
+def _figure_lines(figures: Sequence[Figure]) -> list[str]:
+    return columns([(_figure(one, one.value), one.label) for one in figures], "    ")
+
+
+def _figure(figure: Figure, value: int) -> str:
+    return size(value) if figure.unit == BYTES else f"{value}"
 
 
 def _row(name: str, one: Iteration, page_size: int) -> tuple[str, ...]:
@@ -87,7 +135,7 @@ def _downtime_lines(downtime: DowntimeReport) -> list[str]:
     rows = [
         (ms(getattr(downtime, name)), about)
         for name, about in DOWNTIME_PARTS.items()
-        if name != "proof_s" or downtime.proof_s
+        if getattr(downtime, name) or name not in ("beside_s", "proof_s")  # where there are any
     ]
     return [f"  downtime {ms(downtime.total_s)}, of which", *columns(rows, "    ")]
 
@@ -178,12 +226,32 @@ def _remarks(guest: GuestReport) -> list[str]:
         return [f"{guest.name} is left out: {guest.left_out}"]
     if not guest.parts:
         return [f"{guest.name}: its backend has nothing to compare it by"]
-    lines = []
+    lines = _beside_remarks(guest)
     for way, differs in (
         ("from the image", guest.image_differs), ("straight over", guest.move_differs),
     ):  # fmt: skip
         if differs:
             lines.append(f"{guest.name}, {way}: different in {', '.join(differs)}")
-    if not lines:
+    if not guest.image_differs and not guest.move_differs:
         lines.append(f"{guest.name}: compared at the pause, both ways: {', '.join(guest.parts)}")
+    return lines
+
+
+def _beside_remarks(guest: GuestReport) -> list[str]:
+    """What was left to the pause of state beside memory."""
+    if guest.moved is None or guest.moved.save is None:
+        return []
+    save = guest.moved.save
+    lines = []
+    for beside in save.beside:
+        if not beside.passes:
+            continue
+        before, last = beside.passes[:-1], beside.passes[-1]
+        told = [
+            f"{sum(one.figures[figure.name] for one in before)} {figure.label}"
+            f" while it ran and {last.figures[figure.name]} in the pause"
+            for figure in beside.plotted
+        ]
+        took = ms(save.downtime.beside_s)
+        lines.append(f"{guest.name}, straight over: {beside.plugin}: {', '.join(told)} ({took})")
     return lines

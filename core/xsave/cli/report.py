@@ -10,7 +10,7 @@ from ..pipeline.verify import VerifyReport
 from ..present import to_json
 from ..progress import RunReport
 from ..record import GuestType, ImageInfo
-from .live_report import save_as_json, save_as_text
+from .live_report import arrived_as_json, arrived_as_text, save_as_json, save_as_text
 from .output import columns, size
 
 
@@ -28,6 +28,7 @@ def run_as_json(report: RunReport, added: list[str]) -> dict[str, Any]:
         "left_out": report.left_out,
         "headers_left_out": report.headers_left_out,
         "save": None if report.save is None else save_as_json(report.save, report.source.page_size),
+        "arrived": arrived_as_json(report.arrived),
     }
 
 
@@ -76,6 +77,7 @@ def run_as_text(report: RunReport, added: list[str]) -> list[str]:
     lines = [f"{describe(report.source)} -> {dest}", *columns(rows, "  ")]
     if report.save is not None:
         lines += save_as_text(report.save, report.source.page_size)
+    lines += arrived_as_text(report.arrived)
     return [*lines, *left_out(report, "  ")]
 
 

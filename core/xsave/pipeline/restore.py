@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 from ..batch import XTAB
 from ..domain import Domain
 from ..errors import FieldError, OutputError, RecordError
+from ..figure import Figure
 from ..handler import MemoryHandler, RecordHandler
 from ..io.sink import Pace
 from ..manager import HandlerTable, PluginManager
-from ..record import Phase, Record
+from ..progress import PluginFigures
+from ..record import Phase, Record, RecordType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -106,6 +108,7 @@ class DomainWriter:
         self._handlers = handlers
         self._order = {name: place for place, name in enumerate(manager.record_order())}
         self._held: dict[tuple[str, Any], tuple[RecordHandler[Any], Any]] = {}
+        self._used: set[str] = set()
         self._memory: MemoryHandler | None = None
         self._seen = SeenPages()
         self.taken_bytes = 0
@@ -130,6 +133,7 @@ class DomainWriter:
 
     def _put_record(self, record: Record, handler: RecordHandler[Any]) -> None:
         self.taken_bytes += len(record.body)
+        self._used.add(record.name)
         state = handler.decode(memoryview(record.body))
         if handler.phase <= Phase.MEMORY:
             handler.apply(self.domain, state)
@@ -178,6 +182,16 @@ class DomainWriter:
                 raise RecordError(record=name, offset=0, reason=str(error)) from error
         if self._memory is not None:
             self._memory.finish(self.domain, tables)
+
+    def figures(self) -> list[PluginFigures]:
+        """What the handlers that were used say of their work, by plugin."""
+        found: dict[str, list[Figure]] = {}
+        for name in sorted(self._used, key=self._order.__getitem__):
+            handler = self._handlers.get(RecordType(name))
+            owner = self._handlers.owner_of(RecordType(name))
+            if isinstance(handler, RecordHandler) and owner is not None:
+                found.setdefault(owner.plugin, []).extend(handler.figures(self.domain))
+        return [PluginFigures(plugin, figures) for plugin, figures in found.items() if figures]
 
     def _localise(self, entries: NDArray[np.uint64]) -> None:
         import numpy as np

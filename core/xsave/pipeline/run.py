@@ -32,6 +32,7 @@ from .ends import (
     domain_address,
     same_file,
 )
+from .restore import DomainWriter
 from .save import DomainReader
 from .stream import Watch, open_stream, used_plugins
 
@@ -164,6 +165,8 @@ def run(
         watch = Watch(manager, handlers, reader, report, position, progress, cancelled, stage="run")
         _pump(watch, writer, Additions(manager, handlers, reader.info, add or {}))
         writer.finish()
+        if isinstance(writer, DomainWriter):
+            report.arrived = writer.figures()
         end.commit()
         _hand_over(saving, end, then, at_rest)
         report.dest_bytes = end.taken_bytes()

@@ -8,8 +8,7 @@ are is said by the handlers; their order by what they declare.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterator
-from itertools import chain
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
@@ -17,11 +16,12 @@ from attrs import evolve
 from ..batch import XTAB
 from ..domain import Domain
 from ..errors import PluginError, XsaveError
-from ..handler import Handler, MemoryHandler, RecordHandler, StateStream
+from ..handler import Handler, MemoryHandler, RecordHandler
 from ..manager import HandlerTable, PluginManager
 from ..policy import Decision, Iteration, PrecopyPolicy, PrecopyStats
 from ..progress import SaveReport
 from ..record import GuestType, ImageInfo, Phase, Record, RecordType
+from .beside import BEFORE, PAUSED, BesideMemory
 
 if TYPE_CHECKING:
     from ..batch import PageBatch
@@ -71,7 +71,8 @@ class DomainReader:
         self._handlers = _in_order(manager, handlers, about.guest_type)
         self._by_name = {handler.name: handler for handler in self._handlers}
         self._memory = _memory_handler(self._handlers)
-        self._streams: list[StateStream] = []
+        self._beside: list[BesideMemory] = []
+        self._table = handlers
         self._identify = handlers.identify
 
     def __iter__(self) -> Iterator[Event]:
@@ -81,9 +82,10 @@ class DomainReader:
         remaining = yield from self._precopy()
         self._pause()
         yield from self._stop_and_copy(remaining)
-        for name, state in chain.from_iterable(stream.final() for stream in self._streams):
-            yield self._record(name, state)
         self.report.downtime.memory_s = self._lap()
+        if self._beside:
+            yield from self._rest_beside()
+            self.report.downtime.beside_s = self._lap()
         yield from self._records(Phase.END_OF_CHECKPOINT, Phase.DEVICE_MODEL, Phase.END)
         self.report.downtime.state_s = self._lap()
 
@@ -95,9 +97,9 @@ class DomainReader:
         """
         if self._released:
             return
-        for stream in self._streams:
-            stream.close()
-        self._streams.clear()
+        for beside in self._beside:
+            beside.stream.close()
+        self._beside.clear()
         if self._logging:
             self.domain.stop_dirty_log()
             self._logging = False
@@ -126,13 +128,15 @@ class DomainReader:
             if isinstance(handler, RecordHandler):
                 stream = handler.stream(self.domain)
                 if stream is not None:
-                    self._streams.append(stream)
+                    owner = self._table.owner_of(RecordType(handler.name))
+                    beside = BesideMemory("" if owner is None else owner.plugin, stream)
+                    self._beside.append(beside)
+                    self.report.beside.append(beside.report)
 
     def _streamed(self, size_bytes: int) -> Iterator[Record]:
         """A share of what does not wait for the pause; all streams get the same."""
-        for stream in self._streams:
-            for name, state in stream.more(size_bytes):
-                yield self._record(name, state)
+        for beside in self._beside:
+            yield from self._beside_memory(beside, beside.stream.more(size_bytes))
 
     def _drain(self) -> Iterator[Record]:
         """Nothing that could go out while the guest runs is left to the pause."""
@@ -142,6 +146,23 @@ class DomainReader:
             for record in self._streamed(DRAIN_BYTES):
                 sent = True
                 yield record
+
+    def _rest_beside(self) -> Iterator[Record]:
+        for beside in self._beside:
+            yield from self._beside_memory(beside, beside.stream.final())
+        self._mark(PAUSED)
+
+    def _beside_memory(
+        self, beside: BesideMemory, states: Iterable[tuple[str, Any]]
+    ) -> Iterator[Record]:
+        for name, state in states:
+            record = self._record(name, state)
+            beside.went_out(record)
+            yield record
+
+    def _mark(self, name: str) -> None:
+        for beside in self._beside:
+            beside.mark(name)
 
     def _record(self, name: str, state: Any) -> Record:
         handler = self._by_name[name]
@@ -170,6 +191,7 @@ class DomainReader:
         to_send = np.ones(self.domain.info.p2m_size, np.bool_)
         if self._policy is None:
             yield from self._drain()
+            self._mark(BEFORE)
             return to_send
         self.domain.start_dirty_log()
         self._logging = True
@@ -178,6 +200,7 @@ class DomainReader:
         while True:
             number = len(self.report.iterations)
             done = yield from self._pass(number, to_send, deferred, share)
+            self._mark(str(number))
             # Looked at, not cleaned: what the policy lets go on is cleaned just before it is
             # sent, so that nothing written in between is lost.
             nr_dirty = int(np.count_nonzero(self.domain.read_dirty_log(clean=False)))
@@ -190,6 +213,7 @@ class DomainReader:
                 raise XsaveError(f"pre-copy was given up, the guest runs on: {ruling.reason}")
             if ruling.decision is Decision.STOP_AND_COPY:
                 yield from self._drain()
+                self._mark(str(number))
                 return deferred
             if ruling.share != share:
                 self.report.throttled = self.domain.throttle(ruling.share)

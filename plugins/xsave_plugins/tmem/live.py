@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from xsave import SentOnce
+from xsave import Figure, SentOnce
 
 from .invalidate import NR_HANDLES_MAX, TmemInvalidate
 from .pages import NR_PAGES_MAX, TmemPages
@@ -69,6 +69,9 @@ class TmemStream:
         self.traffic.nr_pages_paused += self.traffic.nr_pages - before[0]
         self.traffic.nr_void_paused += self.traffic.nr_void - before[1]
         return sent
+
+    def figures(self) -> Sequence[Figure]:
+        return self.traffic.sent(self._pages.nr_spared)
 
     def close(self) -> None:
         self._facet.end()

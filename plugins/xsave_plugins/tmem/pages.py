@@ -14,7 +14,16 @@ from weakref import WeakKeyDictionary
 
 from attrs import field, frozen
 
-from xsave import Buffer, Domain, FieldError, Phase, RecordHandler, Redaction, StateStream
+from xsave import (
+    Buffer,
+    Domain,
+    FieldError,
+    Figure,
+    Phase,
+    RecordHandler,
+    Redaction,
+    StateStream,
+)
 
 from .handles import (
     HandlesHeader,
@@ -185,6 +194,9 @@ class TmemPagesHandler(RecordHandler[TmemPages]):
 
         contents = np.zeros((len(state.indexes), PAGE_BYTES), np.uint8)
         return TmemPages(state.pool_id, state.oids, state.indexes, contents)
+
+    def figures(self, domain: Domain) -> Sequence[Figure]:
+        return self.arrivals(domain).restored()
 
     def describe(self, state: TmemPages, seen: Mapping[str, Any]) -> Any:
         """Contents by their beginning: a record's would be 8 MiB of hex."""

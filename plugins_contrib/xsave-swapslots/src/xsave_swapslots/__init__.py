@@ -17,6 +17,7 @@ from xsave import (
     Buffer,
     Domain,
     FieldError,
+    Figure,
     Handler,
     Phase,
     PluginInfo,
@@ -126,6 +127,7 @@ class SlotStream:
     def __init__(self, facet: SwapSlotsFacet) -> None:
         self._facet = facet
         self._books: SentOnce[int, int] = SentOnce()
+        self._nr_voids = 0
         for device, slots in facet.begin().items():
             self._books.offer(device, sorted(slots))
 
@@ -139,6 +141,13 @@ class SlotStream:
         while self._books.nr_waiting:  # only if more() was not asked until the end
             sent += self._send(NR_SLOTS_MAX)
         return [*sent, *self._voids()]
+
+    def figures(self) -> Sequence[Figure]:
+        return (
+            Figure("slots", "slots sent", self._books.nr_sent, plotted=True),
+            Figure("voids", "slots void afterwards", self._nr_voids, plotted=True),
+            Figure("spared", "slots void before they were sent", self._books.nr_spared),
+        )
 
     def close(self) -> None:
         self._facet.end()
@@ -160,6 +169,7 @@ class SlotStream:
 
     def _voids(self) -> Iterator[tuple[str, Slots]]:
         while void := self._books.take_void(NR_SLOTS_MAX):
+            self._nr_voids += len(void)
             for (device, whole), group in groupby(void, lambda one: (one[0], one[1] is None)):
                 slots = () if whole else tuple(sorted(slot or 0 for _, slot in group))
                 yield VoidHandler.name, Slots(device, slots)
