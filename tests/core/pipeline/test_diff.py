@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.core import toy
@@ -95,6 +95,7 @@ def test_a_page_of_zeroes_differs_from_one_that_is_not_there(manager: PluginMana
     assert report.memory.only_a == 1
 
 
+@settings(deadline=None)
 @given(data=st.data())
 def test_windows_are_no_seams(data: st.DataObject) -> None:
     manager = toy.make_manager()
