@@ -117,6 +117,13 @@ class SimBackend(Backend):
                 found[kept] |= {name: one.as_digests() for name, one in list(prints.items())}
         return found
 
+    def history(self, name: str) -> Sequence[tuple[int, str, str, str]]:
+        """What happened on all hosts of this process to guests of that name: see
+        ``Host.history``."""
+        with self._lock:
+            hosts = list(self._hosts.values())
+        return sorted(one for host in hosts for one in list(host.history) if one[2] == name)
+
     def _create(self, wanted: SimAddress, info: DomainInfo) -> Domain:
         from .build import make_facets
         from .domain import SimDomain

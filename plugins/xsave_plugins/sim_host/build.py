@@ -68,6 +68,7 @@ def boot(host: Host, name: str, kind: str, wanted: SimAddress, clock: str) -> Gu
         guest.destroy()
         raise
     guest.prove = wanted.prove  # of one that failed to boot there is nothing to keep
+    guest.tell("runs")
     return guest
 
 

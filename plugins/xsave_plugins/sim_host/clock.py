@@ -14,6 +14,11 @@ TICK_S = 0.01
 MAX_TICK_S = 0.1
 
 
+def now_ns() -> int:
+    """On the clock that all processes of this machine share, and that never goes back."""
+    return time.monotonic_ns()
+
+
 class Runner:
     """A thread that calls ``tick`` with the seconds passed on a clock that never goes back,
     about a hundred times a second, until it is stopped, or nobody knows the guest any more.

@@ -15,7 +15,7 @@ import numpy as np
 
 from xsave import PINNED, TYPE_SHIFT, XTAB, GuestType, XsaveError
 
-from .clock import Lock, Runner
+from .clock import Lock, Runner, now_ns
 from .state_page import STATE_PFN, StatePage, Word
 from .workload import Workload
 
@@ -278,6 +278,7 @@ class Guest:
                         if self.kernel is not None:
                             self.kernel.suspend()
                         self.is_running = False
+                        self.tell("stands")
             finally:
                 self._start_runner()
 
@@ -295,6 +296,7 @@ class Guest:
                     self._arrive()
                 if self.kernel is not None:
                     self.kernel.wake()
+                self.tell("runs")
                 self.has_arrived = self.is_running = True
             self._start_runner()
 
@@ -312,6 +314,7 @@ class Guest:
 
     def _end(self) -> None:
         self.is_running = self.is_alive = False
+        self.tell("ended")
         self._dirty = None
         for facet in self.facets.values():
             if (leave := getattr(facet, "leave", None)) is not None:
@@ -332,6 +335,11 @@ class Guest:
         if self._runner is not None:
             self._runner.stop()
             self._runner = None
+
+    def tell(self, what: str) -> None:
+        """Note it in the host's history."""
+        if self.prove:
+            self.host.history.append((now_ns(), self.id, self.name, what))
 
     def _check_alive(self) -> None:
         if not self.is_alive:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import deque
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,6 +28,7 @@ DEFAULT_MEMORY = 64 << 30  # bytes; only what is written to costs anything
 # Frames are handed out from extents of 64 MiB, shuffled: no pfn order is left in the mfns,
 # and a guest that ends still leaves long runs behind.
 EXTENT_FRAMES = 16384
+HISTORY_MAX = 10_000
 
 
 class Host:
@@ -37,6 +39,8 @@ class Host:
     :ivar guests: by name.
     :ivar left, arrived: fingerprints of guests with ``prove=yes``, when they ended here and
         before they first ran here.
+    :ivar history: of such guests, when each ``runs`` (told before it does), ``stands`` and
+        ``ended`` (told after): nanoseconds of the monotonic clock, id, name, what; the last ones.
     """
 
     def __init__(self, name: str, memory: int = DEFAULT_MEMORY) -> None:
@@ -48,6 +52,7 @@ class Host:
         self.guests: dict[str, Guest] = {}
         self.left: dict[str, Fingerprint] = {}
         self.arrived: dict[str, Fingerprint] = {}
+        self.history: deque[tuple[int, str, str, str]] = deque(maxlen=HISTORY_MAX)
         self.lock = Lock()
         # Zeroes everywhere: the kernel gives memory for what is used of them.
         self._owners = np.zeros(self.nr_frames, np.uint32)  # domid, 0 for none

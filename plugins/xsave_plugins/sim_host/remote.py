@@ -58,6 +58,11 @@ class Hosts:
             raise ERRORS.get(str(name), XsaveError)(str(reason))
         raise WireError(f"sim: the host at {self.path} answered with {answer.verb!r}")
 
+    def connect_again(self) -> None:
+        """After the connection was lost. :raises TryAgainError: nobody serves there now."""
+        self._connection.close()
+        self._connection = connect(self.path)
+
     def open(self, address: str) -> RemoteDomain:
         """As the backend's. This connection is the domain's from now on, as with the next
         two."""
@@ -89,6 +94,12 @@ class Hosts:
         """What hosts kept of guests with ``prove=yes``: ``left`` and ``arrived``, by name of
         the guest, digests by what they are of."""
         told: Mapping[str, Mapping[str, Mapping[str, bytes]]] = self.call("proofs")[0]
+        return told
+
+    def history(self, name: str) -> Sequence[tuple[int, str, str, str]]:
+        """When guests of that name with ``prove=yes`` ran, stood still and ended there: see
+        ``Host.history``. Of processes of one machine, the times can be compared."""
+        told: Sequence[tuple[int, str, str, str]] = self.call("history", name)[0]
         return told
 
     def close(self) -> None:
@@ -124,7 +135,15 @@ class RemoteDomain(Domain):
         self._ask("pause")
 
     def resume(self) -> None:
-        self._ask("resume")
+        """:raises TryAgainError: the host cannot be reached: whether it runs is not known.
+        Whatever else is raised, it did not start."""
+        try:
+            self._ask("resume")
+        except TryAgainError:
+            self._hosts.connect_again()
+            if self._hosts.call("find", self._id)[0] is not True:
+                raise
+            self._ask("resume")  # harmless where the first one was heard
 
     def destroy(self) -> None:
         """Harmless when it is no more."""

@@ -137,6 +137,9 @@ class Server:
     def _proofs(self) -> Any:
         return self._backend.proofs()
 
+    def _history(self, name: str) -> Any:
+        return self._backend.history(name)
+
 
 def _domain_id(domain: Domain) -> str:
     assert isinstance(domain, SimDomain)

@@ -134,6 +134,21 @@ def test_one_who_is_killed_changes_nothing(served: Served) -> None:
     assert SimBackend().find(locator) is None
 
 
+def test_a_host_remembers_when_a_guest_ran(served: Served) -> None:
+    domain = open_remote(served, "pvh?memory=4M&name=web&prove=yes")
+    domain.pause()
+    domain.pause()
+    domain.resume()
+    domain.destroy()
+    domain.close()
+    with served.connect() as hosts:
+        history = hosts.history("web")
+        assert hosts.history("other") == ()
+    assert [what for _, _, _, what in history] == ["runs", "stands", "runs", "ended"]
+    assert len({guest_id for _, guest_id, _, _ in history}) == 1
+    assert list(history) == sorted(history)
+
+
 def test_what_was_half_built_is_found_by_its_locator_and_can_be_destroyed(served: Served) -> None:
     backend = SimBackend()
     domain = backend.create(f"?name=web&at={served.path}", INFO)
@@ -196,6 +211,30 @@ def test_a_host_that_goes_away_is_a_condition_that_may_pass(tmp_path: Path) -> N
         hosts.call("guests")
     hosts.close()
     listener.close()
+
+
+def test_a_guest_is_resumed_although_the_answer_is_lost(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    domain = open_remote(served, "pvh?memory=4M&name=web&prove=yes")
+    domain.pause()
+    connection = domain._hosts._connection
+    send = connection.send
+
+    def send_and_be_cut_off(message: Message) -> None:
+        send(message)
+        assert connection.receive() is not None
+        connection.close()
+
+    monkeypatch.setattr(connection, "send", send_and_be_cut_off)
+    domain.resume()
+    with served.connect() as hosts:
+        assert [what for *_, what in hosts.history("web")] == ["runs", "stands", "runs"]
+    domain._hosts._connection.close()
+    served.backend.host("one").guests["web"].destroy()
+    with pytest.raises(TryAgainError):  # it may have run: nobody can know
+        domain.resume()
+    domain.close()
 
 
 def test_a_socket_that_was_left_behind_gives_way_and_one_in_use_does_not(
