@@ -35,8 +35,8 @@ _HOMES = {
         "Reader", "ReadOptions", "Writer", "WriteOptions",
     ),
     "handler": (
-        "ALL_GUESTS", "EmptyHandler", "FindPages", "Handler", "LayoutHandler", "MemoryHandler",
-        "RecordHandler", "Redaction", "StateStream",
+        "ALL_GUESTS", "EmptyHandler", "FindPages", "Handler", "Highlight", "LayoutHandler",
+        "MemoryHandler", "RecordHandler", "Redaction", "StateStream",
     ),
     "hookspecs": ("CONTRACT_VERSION", "PluginInfo", "hookimpl"),
     "batch": (
@@ -57,6 +57,7 @@ _HOMES = {
     "pipeline.inspect": ("Inspection", "inspect", "read_pfns", "read_record"),
     "pipeline.redact": ("RedactReport", "redact"),
     "pipeline.run": ("run",),
+    "pipeline.survey": ("Survey", "survey"),
     "pipeline.verify": ("VerifyReport", "verify"),
     "plugin_option": ("PluginOption",),
     "policy": ("Decision", "Iteration", "PrecopyPolicy", "PrecopyStats", "Ruling"),
@@ -118,6 +119,7 @@ __all__ = [
     "GuestType",
     "Handler",
     "HandlerTable",
+    "Highlight",
     "HvmFacet",
     "IdentityError",
     "ImageInfo",
@@ -164,8 +166,10 @@ __all__ = [
     "SentOnce",
     "SilentPeerError",
     "SourceError",
-    "StateStream", "StreamCheck",
+    "StateStream",
+    "StreamCheck",
     "StreamError",
+    "Survey",
     "Transport",
     "TruncatedError",
     "TryAgainError",
@@ -198,6 +202,7 @@ __all__ = [
     "redact",
     "run",
     "runs",
+    "survey",
     "to_json",
     "u8",
     "u16",
@@ -298,6 +303,7 @@ if TYPE_CHECKING:
         EmptyHandler,
         FindPages,
         Handler,
+        Highlight,
         LayoutHandler,
         MemoryHandler,
         RecordHandler,
@@ -323,6 +329,7 @@ if TYPE_CHECKING:
     from .pipeline.inspect import Inspection, inspect, read_pfns, read_record
     from .pipeline.redact import RedactReport, redact
     from .pipeline.run import run
+    from .pipeline.survey import Survey, survey
     from .pipeline.verify import VerifyReport, verify
     from .plugin_option import PluginOption
     from .policy import Decision, Iteration, PrecopyPolicy, PrecopyStats, Ruling

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
+from attrs import frozen
+
 from .binary import Layout
 from .errors import PluginError
 from .figure import Figure
@@ -71,6 +73,20 @@ class Handler(abc.ABC):
         return self
 
 
+@frozen
+class Highlight:
+    """What somebody wants to know of a guest without reading its records.
+
+    :ivar topic: under which heading: ``vcpus``, ``devices``, or ``needs`` for what a host must
+        have to restore it.
+    :ivar name: of the thing: ``vcpu 0``; :ivar text: about it, a line.
+    """
+
+    topic: str
+    name: str
+    text: str
+
+
 class RecordHandler(Handler, Generic[S]):
     """State: a record with a body that is decoded whole.
 
@@ -116,6 +132,13 @@ class RecordHandler(Handler, Generic[S]):
         :raises XsaveError: the host refused; the domain being built is destroyed.
         """
         raise PluginError(f"{self.name} cannot be restored into a domain")
+
+    def highlights(self, state: S, seen: Mapping[str, Any]) -> Iterable[Highlight]:
+        """What ``xsave report`` says of it on top; few lines.
+
+        :param seen: as for :meth:`describe`.
+        """
+        return ()
 
     def redact(self, state: S, seen: Mapping[str, Any]) -> S:
         """The same without the guest's data; asked only where ``redaction`` is CLEANED.

@@ -85,7 +85,7 @@ def run_page(report: RunReport) -> str:
         lines += ["<h2>How its memory went out</h2>", *_save(report.save, info.page_size)]
     lines += _arrived(report.arrived)
     lines += ["<h2>Records</h2>", *_records(report)]
-    return _page(f"xsave: {what} → {report.dest_format}", lines)
+    return page(f"xsave: {what} → {report.dest_format}", lines)
 
 
 def main_job_page(report: MainJobReport) -> str:
@@ -105,17 +105,18 @@ def main_job_page(report: MainJobReport) -> str:
     ]
     for guest in report.guests:
         lines += _guest(guest)
-    return _page("xsave: main job", lines)
+    return page("xsave: main job", lines)
 
 
-def _page(title: str, body: Iterable[str]) -> str:
+def page(title: str, body: Iterable[str], style: str = "") -> str:
+    """A whole document. :param style: beside what all pages have."""
     return "\n".join([
         "<!DOCTYPE html>",
         '<html lang="en">',
         '<head><meta charset="utf-8">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         f"<title>{escape(title)}</title>",
-        f"<style>\n{_STYLE}\n</style></head>",
+        f"<style>\n{_STYLE}\n{style}\n</style></head>",
         "<body>",
         *body,
         "</body>",
@@ -333,7 +334,7 @@ def bar_plot(groups: Sequence[_Group], names: Sequence[str], about: str) -> str:
     width = min(34.0, step * 0.38)
     for number, group in enumerate(groups):
         middle = LEFT + step * (number + 0.5)
-        marks.append(_text(middle, floor + 18, group.name, "axis"))
+        marks.append(text_mark(middle, floor + 18, group.name, "axis"))
         bars = [("one", group.sent)] + ([] if group.dirty is None else [("two", group.dirty)])
         for place, (kind, value) in enumerate(bars):
             left = middle - width * len(bars) / 2 + width * place
@@ -343,7 +344,7 @@ def bar_plot(groups: Sequence[_Group], names: Sequence[str], about: str) -> str:
                 f'width="{width - 2:.1f}" height="{high:.1f}"/>'
             )
             if width > 18:
-                marks.append(_text(left + width / 2 - 1, top(value) - 4, _count(int(value))))
+                marks.append(text_mark(left + width / 2 - 1, top(value) - 4, _count(int(value))))
     return svg(height, marks, about)
 
 
@@ -361,7 +362,7 @@ def line_plot(groups: Sequence[_Group]) -> str:
         value = highest * quarter / 4
         marks += _grid(floor - (floor - TOP) * quarter / 4, f"{value:g}")
     for number, group in enumerate(groups):
-        marks.append(_text(point(number, 0)[0], floor + 18, group.name, "axis"))
+        marks.append(text_mark(point(number, 0)[0], floor + 18, group.name, "axis"))
     for line, kind, values in (
         ("line1", "one", [group.sent for group in groups]),
         ("line2", "two", [group.dirty or 0.0 for group in groups]),
@@ -372,7 +373,7 @@ def line_plot(groups: Sequence[_Group]) -> str:
         for (x, y), value in zip(points, values, strict=True):
             marks.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
             if step > 60:
-                marks.append(_text(x, y - 8, f"{value:.4g}"))
+                marks.append(text_mark(x, y - 8, f"{value:.4g}"))
     return svg(height, marks, "rates of sending and dirtying, by iteration")
 
 
@@ -391,7 +392,7 @@ def _downtime_plot(downtime: DowntimeReport) -> str:
         column, row = number % 3, number // 3
         x, y = column * WIDTH / 3, 56 + 22 * row
         marks.append(f'<rect class="{kind}" x="{x:.1f}" y="{y - 10}" width="11" height="11"/>')
-        marks.append(_text(x + 17, y, f"{about}: {ms(seconds)}", anchor="start"))
+        marks.append(text_mark(x + 17, y, f"{about}: {ms(seconds)}", anchor="start"))
     height = 52 + 22 * max(1, math.ceil(len(shown) / 3))
     plot = svg(height, marks, "parts of the downtime")
     return figure(f"Downtime {ms(total)}: where it went", plot)
@@ -414,7 +415,7 @@ def legend(*names: str) -> list[str]:
     x = float(LEFT)
     for kind, name in zip(("one", "two"), names, strict=False):
         marks.append(f'<rect class="{kind}" x="{x}" y="2" width="11" height="11"/>')
-        marks.append(_text(x + 17, 12, name, anchor="start"))
+        marks.append(text_mark(x + 17, 12, name, anchor="start"))
         x += max(110.0, 40 + 7 * len(name))  # as wide as a name may be
     return marks
 
@@ -422,11 +423,11 @@ def legend(*names: str) -> list[str]:
 def _grid(y: float, name: str) -> list[str]:
     return [
         f'<line class="grid" x1="{LEFT}" y1="{y:.1f}" x2="{RIGHT}" y2="{y:.1f}"/>',
-        _text(LEFT - 8, y + 4, name, "axis", "end"),
+        text_mark(LEFT - 8, y + 4, name, "axis", "end"),
     ]
 
 
-def _text(x: float, y: float, words: str, kind: str = "", anchor: str = "middle") -> str:
+def text_mark(x: float, y: float, words: str, kind: str = "", anchor: str = "middle") -> str:
     named = f' class="{kind}"' if kind else ""
     return f'<text{named} x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
 

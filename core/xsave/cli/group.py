@@ -14,11 +14,14 @@ COMMANDS = {
     "inspect": "Show what is in an image: records, fields, pages.",
     "verify": "Find out whether an image is whole and right.",
     "diff": "Show what differs between two images of one guest.",
+    "report": "Write an HTML page about an image: memory map, records, devices.",
     "redact": "Write an image without its guest's data, to be shown to others.",
     "plugins": "List the plugins and what each one provides.",
     "doctor": "Examine this installation, and say how to mend it.",
     "completion": "Print the completion script of a shell.",
 }
+
+_HOMES = {"report": "image_report"}  # where the file has another name: report.py is run's
 
 EXIT_CODES = {
     0: "all went well",
@@ -59,7 +62,8 @@ class CommandGroup(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        command: click.Command = importlib.import_module(f".{cmd_name}", __package__).command
+        home = _HOMES.get(cmd_name, cmd_name)
+        command: click.Command = importlib.import_module(f".{home}", __package__).command
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -124,11 +124,11 @@ def inspect(
                 lambda: (bytes_in.offset, bytes_in.size_bytes), progress, cancelled,
                 stage="inspect", tolerate_missing=True,
             )  # fmt: skip
-            counter = _PageCounter() if page_statistics else None
+            counter = PageCounter() if page_statistics else None
             seen: dict[str, Any] = {}
             for event, state in watch.events():
                 if isinstance(event, Record):
-                    found.items.append(_record_item(event, state, handlers, report, seen))
+                    found.items.append(record_item(event, state, handlers, report, seen))
                 else:
                     _add_batch(found.items, event, handlers)
                     if counter is not None:
@@ -139,7 +139,7 @@ def inspect(
     return found
 
 
-def _record_item(
+def record_item(
     record: Record, state: Any, handlers: HandlerTable, report: RunReport, seen: dict[str, Any]
 ) -> RecordItem:
     handler = handlers.get(record.type)
@@ -201,7 +201,7 @@ def _add_batch(
         last.types[name] = last.types.get(name, 0) + count
 
 
-class _PageCounter:
+class PageCounter:
     """Counts zero and equal pages in bounded memory: when there are too many different
     hashes to remember, only those whose low bits are zero are kept, and counts scaled."""
 
@@ -281,7 +281,7 @@ def read_record(
                 if not isinstance(event, Record):
                     continue
                 records.add(event.name)
-                item = _record_item(event, state, handlers, report, seen)
+                item = record_item(event, state, handlers, report, seen)
                 if event.name == name and item.number == number:
                     return FoundRecord(event, state, item)
         finally:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from xsave import FieldError, GuestType, Phase, RecordHandler, Redaction
+from xsave import FieldError, GuestType, Highlight, Phase, RecordHandler, Redaction
 
-from .save_record import DESCRIPTOR, SaveRecord, SaveType, fields_to_json
+from .save_record import DESCRIPTOR, Per, SaveRecord, SaveType, fields_to_json
 
 if TYPE_CHECKING:
     from xsave import Buffer, Domain, HvmFacet
@@ -76,6 +76,26 @@ class HvmContextHandler(RecordHandler[HvmContext]):
     def apply(self, domain: Domain, state: HvmContext) -> None:
         hvm: HvmFacet = domain.need_facet("hvm")
         hvm.set_context(b"".join(self.encode(state)))
+
+    def highlights(self, state: HvmContext, seen: Mapping[str, Any]) -> Iterator[Highlight]:
+        from .cpu import Cpu
+        from .page_tables import root_of
+
+        devices: dict[str, int] = {}
+        for one in state.save_records:
+            if isinstance(one.fields, Cpu):
+                root = root_of(one.fields)
+                text = f"at {one.fields.rip:#x}, " + (
+                    "without paging"
+                    if root is None
+                    else f"{root.levels} levels of page tables from pfn {root.pfn:#x}"
+                )
+                yield Highlight("vcpus", f"vcpu {one.instance}", text)
+            elif one.type.per is not Per.VCPU and one.name not in ("HEADER", "END"):
+                devices[one.name] = devices.get(one.name, 0) + 1
+        for name, count in devices.items():
+            times = "" if count == 1 else f", {count} of them"
+            yield Highlight("devices", name, f"emulated by Xen{times}")
 
     def redact(self, state: HvmContext, seen: Mapping[str, Any]) -> HvmContext:
         from .redaction import clean

@@ -5,8 +5,8 @@ Layout: libxc stream revision 3, X86_PV_INFO.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
@@ -14,6 +14,7 @@ from xsave import (
     Buffer,
     FieldError,
     GuestType,
+    Highlight,
     Layout,
     Phase,
     RecordHandler,
@@ -80,6 +81,10 @@ class PvInfoHandler(RecordHandler[PvInfo]):
         if pv is not None:
             width = pv.guest_width
             yield PvInfo(width, dict(LEGAL)[width], bytes(6), b"")
+
+    def highlights(self, state: PvInfo, seen: Mapping[str, Any]) -> Iterator[Highlight]:
+        bits, levels = 8 * state.guest_width, state.pt_levels
+        yield Highlight("needs", "PV guests", f"of {bits} bits with {levels} levels of page tables")
 
     def apply(self, domain: Domain, state: PvInfo) -> None:
         pv: PvFacet = domain.need_facet("pv")

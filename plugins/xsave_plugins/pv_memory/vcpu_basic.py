@@ -17,6 +17,7 @@ from xsave import (
     Buffer,
     FieldError,
     GuestType,
+    Highlight,
     Layout,
     Phase,
     RecordHandler,
@@ -329,6 +330,13 @@ class VcpuBasicHandler(RecordHandler[VcpuBasic]):
             new = _with_ctrlreg(new, 1, mfn << 12)
         new = new.replace(flags=new.flags | ONLINE)
         pv.set_vcpu_state(state.vcpu_id, "basic", new.encode())
+
+    def highlights(self, state: VcpuBasic, seen: Mapping[str, Any]) -> Iterator[Highlight]:
+        context, regs = state.context, state.context.user_regs
+        ip = regs.rip if isinstance(regs, UserRegs64) else regs.eip
+        mode = "kernel" if context.flags >> FLAGS["in_kernel"][0] & 1 else "user"
+        text = f"at {ip:#x} in {mode} mode, page tables from pfn {context.cr3_pfn:#x}"
+        yield Highlight("vcpus", f"vcpu {state.vcpu_id}", text)
 
     def redact(self, state: VcpuBasic, seen: Mapping[str, Any]) -> VcpuBasic:
         """Without what programs left in registers: those of general use and of the FPU. Of

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import field, frozen
 
-from xsave import Buffer, FieldError, GuestType, Phase, RecordHandler, to_json
+from xsave import Buffer, FieldError, GuestType, Highlight, Phase, RecordHandler, to_json
 
-from .emulator import EmulatorHeader
+from .emulator import EMULATORS, EmulatorHeader
 from .savevm import DEVICES, MAGIC, MIN_BYTES, VERSIONS, Section, Walk, walk
 
 if TYPE_CHECKING:
@@ -71,6 +71,17 @@ class QemuContextHandler(RecordHandler[QemuContext]):
         model: DeviceModelFacet = domain.need_facet("device_model")
         model.load(state.emulator.emulator_id, state.blob)
 
+    def highlights(self, state: QemuContext, seen: Mapping[str, Any]) -> Iterator[Highlight]:
+        walked = state.walk()
+        if walked is None:
+            yield Highlight("needs", "device model", "one that understands an unknown blob")
+            return
+        yield Highlight("needs", "device model", _describe_model(state.emulator, walked))
+        for section in walked.sections:
+            about = DEVICES.get(section.name, "unknown")
+            name = section.name + (f" #{section.instance_id}" if section.instance_id else "")
+            yield Highlight("devices", name, f"{about}; version {section.version_id}")
+
     def describe(self, state: QemuContext, seen: Mapping[str, Any]) -> Any:
         shown: dict[str, Any] = {
             "emulator": to_json(state.emulator),
@@ -87,6 +98,12 @@ class QemuContextHandler(RecordHandler[QemuContext]):
             "sections": [_describe_section(section, state.blob) for section in walked.sections],
             "remarks": list(walked.remarks),
         }
+
+
+def _describe_model(emulator: EmulatorHeader, walked: Walk) -> str:
+    machine = f", machine {walked.machine}" if walked.machine else ""
+    kind = EMULATORS.get(emulator.emulator_id, "of an unknown kind")
+    return f"{kind}{machine}, with {len(walked.sections)} sections of state"
 
 
 def _check(blob: bytes) -> None:

@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final
 
-from xsave import Domain, FieldError, Layout, LayoutHandler, Phase, Redaction, layout, u32
+from xsave import (
+    Domain,
+    FieldError,
+    Highlight,
+    Layout,
+    LayoutHandler,
+    Phase,
+    Redaction,
+    layout,
+    u32,
+)
 
 if TYPE_CHECKING:
     from .facet import TmemFacet
@@ -59,6 +69,11 @@ class TmemClientHandler(LayoutHandler):
             if value == _NO_VALUE:
                 raise FieldError(field=field, expected="a value", got="-1, which means an error")
         return client
+
+    def highlights(self, state: Layout, seen: Mapping[str, Any]) -> Iterable[Highlight]:
+        assert isinstance(state, TmemClient)
+        text = f"ABI version {state.abi_version}, room for {state.max_pools} pools"
+        return (Highlight("needs", "tmem", text),)
 
     def collect(self, domain: Domain) -> Iterable[TmemClient]:
         facet: TmemFacet | None = domain.facet("tmem")

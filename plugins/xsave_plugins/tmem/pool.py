@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from xsave import (
     Domain,
     FieldError,
+    Highlight,
     Layout,
     LayoutHandler,
     Phase,
@@ -78,6 +79,13 @@ class TmemPoolHandler(LayoutHandler):
                 field="n_pages", expected="0 for an ephemeral pool", got=str(pool.n_pages)
             )
         return pool
+
+    def highlights(self, state: Layout, seen: Mapping[str, Any]) -> Iterable[Highlight]:
+        assert isinstance(state, TmemPool)
+        kind = "persistent" if state.is_persistent else "ephemeral"
+        shared = ", shared" if state.flags & SHARED else ""
+        text = f"{kind}{shared}, {state.n_pages} pages"
+        return (Highlight("devices", f"tmem pool {state.pool_id}", text),)
 
     def collect(self, domain: Domain) -> Iterable[TmemPool]:
         facet: TmemFacet | None = domain.facet("tmem")

@@ -5,12 +5,24 @@ Layout: libxc stream revision 3, X86_CPUID_POLICY: an array of 24-byte leaves.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from xsave import Buffer, FieldError, Layout, Phase, RecordHandler, Redaction, layout, to_json, u32
+from xsave import (
+    Buffer,
+    FieldError,
+    Highlight,
+    Layout,
+    Phase,
+    RecordHandler,
+    Redaction,
+    layout,
+    to_json,
+    u32,
+)
 
 if TYPE_CHECKING:
     from xsave import Domain, X86Facet
@@ -63,6 +75,14 @@ class CpuidPolicyHandler(RecordHandler[CpuidPolicy]):
         x86: X86Facet | None = domain.facet("x86")
         if x86 is not None and (leaves := x86.cpuid_policy()):
             yield self.decode(memoryview(leaves))
+
+    def highlights(self, state: CpuidPolicy, seen: Mapping[str, Any]) -> Iterator[Highlight]:
+        text = f"{len(state.leaves)} CPUID leaves"
+        for leaf in state.leaves:
+            if leaf.leaf == 0:
+                vendor = struct.pack("<III", leaf.ebx, leaf.edx, leaf.ecx)
+                text += f", as of {vendor.decode('ascii', 'replace').strip() or 'no vendor'}"
+        yield Highlight("needs", "processor", f"what the guest was promised: {text}")
 
     def apply(self, domain: Domain, state: CpuidPolicy) -> None:
         x86: X86Facet = domain.need_facet("x86")

@@ -6,10 +6,10 @@ Xen's own control structure and the legacy chunk order them differently.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
-from xsave import Layout, LayoutHandler, Phase, Redaction, layout, u32, u64
+from xsave import Highlight, Layout, LayoutHandler, Phase, Redaction, layout, u32, u64
 
 if TYPE_CHECKING:
     from xsave import Domain, X86Facet
@@ -36,6 +36,12 @@ class TscInfoHandler(LayoutHandler):
     redaction = Redaction.KEPT
     phase = Phase.END_OF_CHECKPOINT
     layout = TscInfo
+
+    def highlights(self, state: Layout, seen: Mapping[str, Any]) -> Iterator[Highlight]:
+        assert isinstance(state, TscInfo)
+        rate = f", {state.khz} kHz" if state.khz else ""
+        mode = MODES.get(state.mode, str(state.mode))
+        yield Highlight("needs", "time-stamp counter", f"mode {mode}{rate}")
 
     def collect(self, domain: Domain) -> Iterator[TscInfo]:
         x86: X86Facet | None = domain.facet("x86")

@@ -13,6 +13,7 @@ from xsave import (
     EmptyHandler,
     FieldError,
     Handler,
+    Highlight,
     LayoutHandler,
     Phase,
     RecordHandler,
@@ -21,6 +22,7 @@ from xsave import (
 )
 
 from . import framing as f
+from .config import config_highlights
 from .headers import Fault, libxc_fault, libxl_fault, xl_fault
 from .redaction import redact_config
 
@@ -94,6 +96,9 @@ class XlHeaderHandler(_HeaderHandler[XlFileHeader]):
     def encode(self, state: XlFileHeader) -> Sequence[Buffer]:
         size = len(state.config).to_bytes(4, "little") if state.has_config_len else b""
         return (state.header.encode(), size, state.config, state.tail)
+
+    def highlights(self, state: XlFileHeader, seen: Mapping[str, Any]) -> Iterator[Highlight]:
+        yield from config_highlights(state.config)
 
     def redact(self, state: XlFileHeader, seen: Mapping[str, Any]) -> XlFileHeader:
         """A configuration that is JSON keeps its shape and numbers; any other one goes."""
