@@ -2,8 +2,9 @@
 tests are left out where this machine has none.
 
 Tests marked ``peer`` need Xen's ``verify-stream-v2``, tests marked ``browser`` Chromium, tests
-marked ``images`` the larger real images. Without them they are deselected, and the summary says
-so; with ``XSAVE_REQUIRE_PEERS=1`` they are run all the same, and fail.
+marked ``sshd`` a server for ssh, tests marked ``images`` the larger real images. Without them
+they are deselected, and the summary says so; with ``XSAVE_REQUIRE_PEERS=1`` those marked
+``peer`` are run all the same, and fail.
 """
 
 from __future__ import annotations
@@ -85,6 +86,11 @@ def find_browser() -> Path | None:
     return next((Path(path) for path in found if path is not None), None)
 
 
+def can_serve_ssh() -> bool:
+    """A server of one's own needs a folder that its package or its first start makes."""
+    return Path("/usr/sbin/sshd").exists() and Path("/run/sshd").is_dir() and os.geteuid() == 0
+
+
 def peers_are_required() -> bool:
     return os.environ.get("XSAVE_REQUIRE_PEERS") == "1"
 
@@ -111,6 +117,8 @@ def _missing(item: pytest.Item) -> Iterator[str]:
     needs_peer = item.get_closest_marker("peer") is not None
     if needs_peer and find_peer() is None and not peers_are_required():
         yield "there is no /usr/lib/xen-*/bin/verify-stream-v2 (Debian: xen-utils)"
+    if item.get_closest_marker("sshd") is not None and not can_serve_ssh():
+        yield "there is no sshd that could be started (Debian: openssh-server, as root)"
     if item.get_closest_marker("browser") is not None and find_browser() is None:
         yield "there is no browser (Debian: chromium)"
     for marker in item.iter_markers("images"):

@@ -69,12 +69,15 @@ MACHINE_IN_PLUGINS = {
     "xsave_plugins.sim_host.served": {"subprocess"},
     "xsave_plugins.sim_host.server": {"socket", "threading"},
     # transports are where bytes leave the process
+    "xsave_plugins.transports.client": {"os", "shutil", "signal", "subprocess"},
     "xsave_plugins.transports.descriptors": {"os", "select", "threading"},
     "xsave_plugins.transports.guard": {"threading"},
     "xsave_plugins.transports.inet": {"socket", "time"},
     "xsave_plugins.transports.local": {"os", "pathlib", "socket"},
+    "xsave_plugins.transports.secure": {"os", "pathlib", "select", "socket", "threading", "time"},
     "xsave_plugins.transports.sockets": {"os", "select", "socket", "time"},
     "xsave_plugins.transports.tcp": {"socket"},
+    "xsave_plugins.transports.tls": {"socket", "time"},
     "xsave_plugins.transports.unix": {"socket"},
 }
 OPENING = frozenset({"open", "os.open", "os.read", "os.write", "os.pipe", "os.fdopen"})

@@ -17,6 +17,7 @@ COMMANDS = {
     "report": "Write an HTML page about an image: memory map, records, devices.",
     "redact": "Write an image without its guest's data, to be shown to others.",
     "plugins": "List the plugins and what each one provides.",
+    "certs": "Make certificates for a laboratory.",
     "doctor": "Examine this installation, and say how to mend it.",
     "completion": "Print the completion script of a shell.",
 }

@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.plugins.transports import certificates
 from xsave import Channel
 from xsave.testing import MemoryNetwork, TransportSuite
 from xsave_plugins.transports.pipe import PipeTransport
 from xsave_plugins.transports.tcp import TcpTransport
+from xsave_plugins.transports.tls import TlsTransport
 from xsave_plugins.transports.unix import UnixTransport
 
 
@@ -31,6 +33,31 @@ class TestTcp(TransportSuite):
 
     def listen_at(self) -> str:
         return "127.0.0.1:0"
+
+
+class TestTls(TransportSuite):
+    transport = TlsTransport()
+    nonsense = (
+        "", "127.0.0.1", "127.0.0.1:65536", "127.0.0.1:1?certs", "127.0.0.1:1?color=red",
+        "127.0.0.1:1?certs=/nonexistent",
+    )  # fmt: skip
+
+    @pytest.fixture(autouse=True)
+    def _certificates(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("XSAVE_CERTS", str(certificates.write(tmp_path, "address")))
+
+    def listen_at(self) -> str:
+        return "127.0.0.1:0"
+
+    def say_nothing_to(self, address: str) -> socket.socket:
+        host, port = address.split(":")
+        return socket.create_connection((host, int(port)))
+
+    @contextmanager
+    def channels(self) -> Iterator[tuple[Channel, Channel]]:
+        with super().channels() as both:
+            assert both[0].identity == both[1].identity != ""
+            yield both
 
 
 class TestUnix(TransportSuite):
