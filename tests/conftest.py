@@ -67,11 +67,11 @@ def small_image(tmp_path_factory: pytest.TempPathFactory, manager: xsave.PluginM
 
 
 def find_image(name: str) -> Path | None:
-    """A larger real image, if this machine has it: in the folder ``XSAVE_IMAGES`` names,
-    as ``NAME.save``."""
+    """A larger real image, if this machine has it: in the folder ``XSAVE_IMAGES`` names, as
+    ``NAME.save`` (with what xl puts before a stream) or ``NAME.libxc`` (without)."""
     folder = os.environ.get("XSAVE_IMAGES")
-    path = Path(folder, f"{name}.save") if folder else None
-    return path if path is not None and path.exists() else None
+    paths = [Path(folder, f"{name}{ending}") for ending in (".save", ".libxc")] if folder else []
+    return next((path for path in paths if path.exists()), None)
 
 
 def find_peer() -> Path | None:

@@ -20,7 +20,7 @@ was left out. The codes are documented in docs/exit-codes.md.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from attrs import define
@@ -50,6 +50,32 @@ class UsageError(XsaveError):
 
 class OutputError(XsaveError):
     """The destination could not be written; nothing half-written is left."""
+
+
+@define(kw_only=True)
+class LossError(OutputError):
+    """The destination's format has no place for mandatory records. Raised by writers for the
+    one that was put; the run says of all of them at once, and goes on where the caller allowed
+    it (``allow_loss``).
+
+    :ivar losses: name of a record to how many would be lost.
+    :ivar kept_by: formats that have a place for it.
+    """
+
+    losses: Mapping[str, int]
+    kept_by: str = "native"
+
+    def __str__(self) -> str:
+        lost = ", ".join(
+            name + (f" ({count} of them)" if count > 1 else "")
+            for name, count in self.losses.items()
+        )
+        are, them = ("are", "them") if len(self.losses) > 1 else ("is", "it")
+        names = ",".join(self.losses)
+        return (
+            f"{lost} {are} mandatory, and this format has no place for {them}; convert to "
+            f"{self.kept_by} instead, or allow the loss: --allow-loss {names}"
+        )
 
 
 class SourceError(XsaveError):

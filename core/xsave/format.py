@@ -128,8 +128,24 @@ class WriteOptions:
     base: RandomAccess | None = None
 
 
+@frozen
+class Remark:
+    """Something about an image that does not stop its being read, for people.
+
+    :ivar text: one sentence or two, without a full stop.
+    :ivar is_loss: the guest's state is not whole: whoever wrote the image lost some of it.
+    """
+
+    text: str
+    is_loss: bool = False
+
+
 class Reader(Protocol):
-    """A stream being read. ``info`` is known before the first event."""
+    """A stream being read. ``info`` is known before the first event.
+
+    A reader may also have ``remarks``, a sequence of :class:`Remark`: what was wrong with the
+    image and could be mended or has to be said. They are asked for after the last event.
+    """
 
     @property
     def info(self) -> ImageInfo: ...
@@ -165,11 +181,16 @@ class PageFinder(Protocol):
 
 
 class Format(abc.ABC):
-    """One framing, for reading, writing, or both.
+    """One framing, for reading, writing, both or neither.
+
+    One that is neither read nor written is known by sight: ``xsave identify`` names it, and
+    the summary says what it is and why it is not read.
 
     :cvar suffixes: of file names that mean this format when none is named.
     :cvar writes_deltas: pages can be written as differences: from what they were earlier in
         the stream, or in an earlier image.
+    :cvar has_magic: whether inputs begin with bytes that are made to be recognised. Formats
+        without are asked only when no other recognises an input.
     """
 
     name: ClassVar[str]
@@ -178,10 +199,15 @@ class Format(abc.ABC):
     readable: ClassVar[bool] = True
     writable: ClassVar[bool] = True
     writes_deltas: ClassVar[bool] = False
+    has_magic: ClassVar[bool] = True
 
     @abc.abstractmethod
     def sniff(self, head: bytes) -> bool:
         """Whether an input that begins with these bytes (up to 4096) is of this format."""
+
+    def explain(self, head: bytes) -> str:
+        """By what an input that :meth:`sniff` accepts is recognised, for people."""
+        return f"it begins with {head[:16].hex(' ')}"
 
     @abc.abstractmethod
     def reader(self, source: ByteSource, options: ReadOptions) -> Reader:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
 
 from .figure import Figure
 from .policy import Decision, Iteration, Ruling
 from .record import GuestType, ImageInfo
+
+if TYPE_CHECKING:
+    from .format import Remark
 
 
 @frozen
@@ -165,6 +169,8 @@ class RunReport:
     :ivar left_out: optional records the destination's format has no place for.
     :ivar save: how memory went out, when the source was a domain.
     :ivar arrived: what plugins say of their work, when the destination was a domain.
+    :ivar lost: mandatory records likewise, which the caller allowed to be lost.
+    :ivar remarks: what the source's reader has to say about the image.
     :ivar headers_left_out: headers of the source's container, likewise: an xl file's
         configuration is no part of a libxl stream. The guest's state is whole without them.
     """
@@ -181,6 +187,8 @@ class RunReport:
     nr_pages: int = 0
     elapsed_s: float = 0.0
     left_out: dict[str, int] = field(factory=dict)
+    lost: dict[str, int] = field(factory=dict)
+    remarks: list[Remark] = field(factory=list)
     save: SaveReport | None = None
     headers_left_out: list[str] = field(factory=list)
     arrived: list[PluginFigures] = field(factory=list)
@@ -191,7 +199,12 @@ class RunReport:
 
     @property
     def partial(self) -> bool:
-        return bool(self.left_out)
+        return bool(self.left_out or self.lost)
+
+    @property
+    def is_source_partial(self) -> bool:
+        """Whether the image had lost something before it was read here."""
+        return any(remark.is_loss for remark in self.remarks)
 
 
 @define

@@ -142,6 +142,11 @@ def _facts(report: RunReport) -> list[str]:
         ("left out", f"{name}, {count} of them: no place for it in {report.dest_format}")
         for name, count in report.left_out.items()
     ]
+    rows += [
+        ("lost", f"{name}, {count} of them, as allowed: no place for it in {report.dest_format}")
+        for name, count in report.lost.items()
+    ]
+    rows += [("lost before" if r.is_loss else "remark", r.text) for r in report.remarks]
     return [table((), rows, text=(1,))]
 
 

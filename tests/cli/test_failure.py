@@ -116,6 +116,7 @@ ERRORS = [
     xsave.DuplicateNameError(kind="codec", name="a", first="b", second="c"),
     xsave.MissingPluginError(record="a.b", plugin="a", reason="c"),
     xsave.UnknownNameError(kind="codec", name="a", known=["b"]),
+    xsave.LossError(losses={"a.b": 2}),
     *(
         kind("it says\nso")
         for kind in (

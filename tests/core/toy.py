@@ -27,6 +27,7 @@ from xsave import (
     GuestType,
     Handler,
     ImageInfo,
+    LossError,
     MemoryHandler,
     PageBatch,
     PageMode,
@@ -38,6 +39,7 @@ from xsave import (
     Record,
     RecordHandler,
     RecordType,
+    Remark,
     StreamCheck,
     WriteOptions,
     build_manager,
@@ -116,6 +118,7 @@ class Toy(Format):
     name = "toy"
     suffixes: ClassVar[tuple[str, ...]] = (".toy",)
     no_place: frozenset[str] = frozenset()  # names of records that it cannot hold
+    loses: frozenset[str] = frozenset()  # and of those without which a guest is not whole
     index: Any = None
 
     def sniff(self, head: bytes) -> bool:
@@ -194,6 +197,8 @@ class ToyWriter:
         if event.name in self._format.no_place:
             self.left_out.append(event.name)
             return
+        if event.name in self._format.loses:
+            raise LossError(losses={event.name: 1}, kept_by="toy")
         flags = MANDATORY if event.type.mandatory else 0
         before, content = b"", b""
         if isinstance(event, Record):
@@ -339,6 +344,7 @@ class Stream:
 
     events: Sequence[Event]
     info: ImageInfo = field(factory=lambda: ImageInfo("nowhere", GuestType.X86_HVM))
+    remarks: Sequence[Remark] = ()
 
     def __iter__(self) -> Iterator[Event]:
         return iter(self.events)

@@ -31,7 +31,7 @@ EXIT_CODES = {
     3: "the image is damaged, cut or wrong",
     4: "the image is not authentic: its seal does not match",
     5: "a plugin is missing or broken",
-    6: "done, but something optional was left out",
+    6: "done, but something was left out",
     75: "try again later",
     130: "interrupted; nothing half-written is left",
 }

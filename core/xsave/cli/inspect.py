@@ -163,7 +163,7 @@ def image_as_json(found: Inspection) -> dict[str, Any]:
     import attrs
 
     from ..pipeline.inspect import RecordItem
-    from .report import info_as_json
+    from .report import info_as_json, remarks_as_json
 
     report = found.report
     return {
@@ -175,6 +175,7 @@ def image_as_json(found: Inspection) -> dict[str, Any]:
         "nr_batches": report.nr_batches,
         "nr_pfns": report.nr_pfns,
         "nr_pages": report.nr_pages,
+        "remarks": remarks_as_json(report),
         "page_statistics": attrs.asdict(found.statistics) if found.statistics else None,
     }
 
@@ -182,10 +183,13 @@ def image_as_json(found: Inspection) -> dict[str, Any]:
 def image_tree(source: str, found: Inspection) -> Node:
     from ..pipeline.inspect import RecordItem
     from .output import size
-    from .report import describe
+    from .report import describe, remark_lines
     from .tree import Node, field_nodes
 
     nodes = [Node("about", "", field_nodes(dict(found.info.details), whole=False))]
+    nodes += [Node("remarks", "", [Node(line, "") for line in remark_lines(found.report)])][
+        : bool(found.report.remarks)
+    ]
     for item in found.items:
         if isinstance(item, RecordItem):
             fields = field_nodes(item.fields, whole=False)

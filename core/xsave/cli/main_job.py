@@ -10,7 +10,10 @@ from .live_options import only_given
 from .settings import Settings
 
 # What says where a guest goes or what becomes of it is settled here.
-SETTLED = {"to": "--to", "add": "--add", "then": "--then", "base": "--base"}
+SETTLED = {
+    "to": "--to", "add": "--add", "then": "--then", "base": "--base",
+    "allow_loss": "--allow-loss",
+}  # fmt: skip
 
 
 def take_main_job(settings: Settings, report_file: str | None, options: dict[str, Any]) -> int:

@@ -83,6 +83,7 @@ PLUGIN = Name("plugin", _summaries)
 PLUGINS = Name("plugins", _summaries, is_list=True)
 POLICY = Name("policy", lambda manager: {e.item.name: e.item.summary for e in manager.policies})
 RECORD = Name("record", _records)
+RECORDS = Name("records", _records, is_list=True)
 ADDITION = Name("name=file", _records, ending="=")
 PLUGIN_OPTION = Name("plugin option", _plugin_options, ending="=")
 # Not looked at here: an address may be a path, -, or a domain.

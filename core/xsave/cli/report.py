@@ -26,6 +26,8 @@ def run_as_json(report: RunReport, added: list[str]) -> dict[str, Any]:
         "carried": report.carried,
         "added": added,
         "left_out": report.left_out,
+        "lost": report.lost,
+        "remarks": remarks_as_json(report),
         "headers_left_out": report.headers_left_out,
         "save": None if report.save is None else save_as_json(report.save, report.source.page_size),
         "arrived": arrived_as_json(report.arrived),
@@ -35,7 +37,14 @@ def run_as_json(report: RunReport, added: list[str]) -> dict[str, Any]:
 def verify_as_json(report: VerifyReport) -> dict[str, Any]:
     """What docs/schemas/verify.json describes, without its ``schema``."""
     digest = {"algorithm": "xxh3-128", "value": report.digest} if report.digest else None
-    return {"ok": True, **_stream_as_json(report), "fast": report.fast, "digest": digest}
+    return {
+        "ok": True, **_stream_as_json(report), "fast": report.fast, "digest": digest,
+        "remarks": remarks_as_json(report),
+    }  # fmt: skip
+
+
+def remarks_as_json(report: RunReport) -> list[dict[str, Any]]:
+    return [{"text": remark.text, "is_loss": remark.is_loss} for remark in report.remarks]
 
 
 def info_as_json(info: ImageInfo) -> dict[str, Any]:
@@ -82,15 +91,34 @@ def run_as_text(report: RunReport, added: list[str]) -> list[str]:
 
 
 def left_out(report: RunReport, indent: str = "") -> list[str]:
-    """Each record that was left out, by name."""
+    """Each record that was left out, by name, and what is to be said of the source."""
+    no_place = f"{report.dest_format} has no place for it"
     return [
-        f"{indent}left out  {name}, {count} of them: {report.dest_format} has no place for it"
-        for name, count in report.left_out.items()
+        *(f"{indent}{line}" for line in remark_lines(report)),
+        *(
+            f"{indent}left out  {name}, {count} of them: {no_place}"
+            for name, count in report.left_out.items()
+        ),
+        *(
+            f"{indent}lost  {name}, {count} of them, as allowed: {no_place}"
+            for name, count in report.lost.items()
+        ),
+    ]
+
+
+def remark_lines(report: RunReport) -> list[str]:
+    return [
+        f"{'lost before' if remark.is_loss else 'remark'}  {remark.text}"
+        for remark in report.remarks
     ]
 
 
 def verify_as_text(report: VerifyReport, *, with_base: bool = False) -> list[str]:
-    looked_at = "whole and right"
+    looked_at = (
+        "right, but not whole: it was saved without all of the guest's state"
+        if report.is_source_partial
+        else "whole and right"
+    )
     rows = [*_stream_rows(report), ("size", size(report.source_bytes))]
     if report.fast:
         looked_at += ", as far as --fast looks: page contents were passed over"
@@ -100,7 +128,8 @@ def verify_as_text(report: VerifyReport, *, with_base: bool = False) -> list[str
         rows.append(("base", report.source.base))
         if not with_base or report.fast:
             looked_at += "; it was written against its base, which was not looked at"
-    return [describe(report.source), *columns(rows, "  "), looked_at]
+    remarks = [f"  {line}" for line in remark_lines(report)]
+    return [describe(report.source), *columns(rows, "  "), *remarks, looked_at]
 
 
 def describe(info: ImageInfo) -> str:

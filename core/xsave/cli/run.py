@@ -19,6 +19,7 @@ from .options import (
     ADDRESS,
     CODEC,
     FORMAT,
+    RECORDS,
     F,
     base_option,
     json_option,
@@ -44,6 +45,15 @@ def _split_addition(
     return additions
 
 
+def _split_names(
+    _context: click.Context, _parameter: click.Parameter, given: Sequence[str]
+) -> list[str]:
+    names = [name.strip() for text in given for name in text.split(",")]
+    if not all(names):
+        raise click.BadParameter("a name is empty")
+    return names
+
+
 def pipeline_options(function: F) -> F:
     """Options of every name of the pipeline."""
     for option in (
@@ -53,6 +63,12 @@ def pipeline_options(function: F) -> F:
         click.option(
             "--add", type=ADDITION, multiple=True, metavar="NAME=FILE", callback=_split_addition,
             help="Put a record in, its body from a file. May be given several times.",
+        ),
+        click.option(
+            "--allow-loss", type=RECORDS, multiple=True, metavar="NAME,...",
+            callback=_split_names,
+            help="Mandatory records that may be left out if DEST's format has no place for them; "
+            "xen.tmem stands for all xen.tmem.* too.",
         ),
         plugins_option,
         click.option(
@@ -158,7 +174,8 @@ def command(
 
     A mandatory record whose plugin is missing, or not among --plugins, stops the run; an
     optional one is carried unchanged and reported. Where DEST's format has no place for an
-    optional record it is left out, named in the report, and the exit code is 6.
+    optional record it is left out, named in the report, and the exit code is 6; a mandatory
+    one stops the run, unless --allow-loss names it.
 
     \b
     Examples:

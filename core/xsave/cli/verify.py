@@ -44,7 +44,8 @@ def command(
 
     Looks at the framing, the order, every field of every record, the rules between records,
     and of a native image at each checksum and the seal. Prints what was looked at, and
-    'whole and right'; or says what is wrong, and where.
+    'whole and right'; or says what is wrong, and where. An image that is right, but was saved
+    without all of the guest's state (old releases of Xen did so), is told of with exit code 6.
 
     \b
     Examples:
@@ -53,6 +54,7 @@ def command(
       xsave verify later.xsv --base guest.xsv
       xsave verify --json - < guest.xsv
     """
+    from ..errors import EXIT_OK, EXIT_PARTIAL
     from ..manager import build_manager
     from ..pipeline.verify import verify
     from .addresses import image_address
@@ -75,7 +77,7 @@ def command(
         write_json(settings, "verify", verify_as_json(report))
     elif not settings.quiet:
         write_text(verify_as_text(report, with_base=base is not None))
-    return 0
+    return EXIT_PARTIAL if report.partial else EXIT_OK
 
 
 def not_understood(

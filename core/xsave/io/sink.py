@@ -93,6 +93,12 @@ class Sink:
         if self.pace is not None:
             self.pace.passed(size)
 
+    def drop(self) -> None:
+        """From now on nothing is written: the output will not appear, and what is still put
+        is put to find out what it is."""
+        self._write_parts = lambda _parts: None
+        self.pace = None
+
     def commit(self) -> None:
         """The output is complete: let it appear.
 

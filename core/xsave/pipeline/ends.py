@@ -63,6 +63,10 @@ class Destination(Protocol):
     def taken_bytes(self) -> int:
         """What it took so far."""
 
+    def drop(self) -> None:
+        """It will not be wanted; take what comes and do nothing with it, where that is less
+        work."""
+
     def commit(self) -> None:
         """Everything is there."""
 
@@ -83,6 +87,9 @@ class ImageDestination:
 
     def taken_bytes(self) -> int:
         return self._sink.offset
+
+    def drop(self) -> None:
+        self._sink.drop()
 
     def commit(self) -> None:
         self._sink.commit()
@@ -131,6 +138,9 @@ class DomainDestination:
 
     def taken_bytes(self) -> int:
         return 0 if self._writer is None else self._writer.taken_bytes
+
+    def drop(self) -> None:
+        """A domain is destroyed at the end anyway."""
 
     def commit(self) -> None:
         self._complete = True

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from .. import __version__
 from ..errors import UnknownNameError, UsageError
-from ..format import Format, PageMode, Reader, WriteOptions, Writer
+from ..format import Format, PageMode, Reader, WriteOptions
 from ..handler import RecordHandler
 from ..manager import HandlerTable, PluginManager, build_manager
 from ..plugin_option import DEST, SOURCE
@@ -32,6 +32,7 @@ from .ends import (
     domain_address,
     same_file,
 )
+from .losses import Losses
 from .restore import DomainWriter
 from .save import DomainReader
 from .stream import Watch, open_stream, used_plugins
@@ -60,6 +61,7 @@ def run(
     add: Mapping[str, bytes] | None = None,
     base: str | Path | None = None,
     deltas: bool | None = None,
+    allow_loss: Iterable[str] = (),
     live: bool = True,
     policy: str = DEFAULT_POLICY,
     limit: int = 0,
@@ -91,6 +93,9 @@ def run(
     :param deltas: whether pages that come again in the stream may be written as differences,
         where that is smaller and the format can. By default when a guest is saved while it
         runs; of an image, as it has them.
+    :param allow_loss: names of mandatory records that may be left out if the destination's
+        format has no place for them; ``xen.tmem`` stands for all of its kind too. Without it
+        the run stops with a LossError that names all that would be lost.
     :param live: of a domain: send memory while it runs; otherwise pause it first.
     :param policy: ``NAME[:OPTION=VALUE,...]``, decides when a live domain is paused.
     :param limit: bytes a second into the destination; 0 for no limit.
@@ -112,6 +117,7 @@ def run(
     manager = manager or build_manager()
     handlers = manager.handler_table(plugins, options)
     choice = manager.choose_codec(codec) if codec is not None else None
+    losses = Losses(manager, allow_loss)
     if then not in (None, "resume", "pause", "destroy"):
         raise UnknownNameError(
             kind="fate of the source", name=str(then), known=("destroy", "pause", "resume")
@@ -163,23 +169,21 @@ def run(
         )
         report.save = saving.report if saving is not None else None
         watch = Watch(manager, handlers, reader, report, position, progress, cancelled, stage="run")
-        _pump(watch, writer, Additions(manager, handlers, reader.info, add or {}))
+        additions = Additions(manager, handlers, reader.info, add or {})
+        _pump(watch, additions, lambda event: losses.put(writer, event, end.drop))
+        losses.finish()
         writer.finish()
         if isinstance(writer, DomainWriter):
             report.arrived = writer.figures()
         end.commit()
+        report.lost = losses.lost
         _hand_over(saving, end, then, at_rest)
         report.dest_bytes = end.taken_bytes()
         report.plugins = used_plugins(report.records.values())
         if saving is not None:  # what was read of the guest: the reader itself has no bytes
             bodies = sum(count.body_bytes for count in report.records.values())
             report.source_bytes = report.nr_pages * reader.info.page_size + bodies
-        for name in writer.left_out:
-            entry = manager.handlers.get(name)
-            if entry is not None and entry.item.phase is Phase.HEADER:
-                report.headers_left_out.append(name)
-            else:
-                report.left_out[name] = report.left_out.get(name, 0) + 1
+        _count_left_out(writer.left_out, manager, report)
     _log(report)
     return report
 
@@ -194,6 +198,15 @@ def _refuse_idle_options(
             raise UsageError(
                 f"option {key} is about a domain as {' or '.join(about)}, and here it is an image"
             )
+
+
+def _count_left_out(names: Sequence[str], manager: PluginManager, report: RunReport) -> None:
+    for name in names:
+        entry = manager.handlers.get(name)
+        if entry is not None and entry.item.phase is Phase.HEADER:
+            report.headers_left_out.append(name)
+        else:
+            report.left_out[name] = report.left_out.get(name, 0) + 1
 
 
 def _hand_over(
@@ -236,13 +249,13 @@ def _open_domain(
     return reader
 
 
-def _pump(watch: Watch, writer: Writer, additions: Additions) -> None:
+def _pump(watch: Watch, additions: Additions, put: Callable[[Event], None]) -> None:
     for event, _state in watch.events():
         for record in additions.before(event):
-            writer.put(record)
-        writer.put(event)
+            put(record)
+        put(event)
     for record in additions.rest():
-        writer.put(record)
+        put(record)
 
 
 def _open_image(
@@ -344,6 +357,11 @@ def _log(report: RunReport) -> None:
         log.warning("%s is carried unchanged: no plugin in use understands it", name)
     for name in report.headers_left_out:
         log.info("%s is not part of format %s", name, report.dest_format)
+    for remark in report.remarks:
+        log.warning("%s", remark.text)
+    for name, count in report.lost.items():
+        log.warning("%s is lost, as allowed, %d times: %s has no place for it", name, count,
+                    report.dest_format)  # fmt: skip
     for name, count in report.left_out.items():
         log.warning("%s was left out %d times: %s has no place for it", name, count,
                     report.dest_format)  # fmt: skip

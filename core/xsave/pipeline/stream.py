@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 from attrs import define, field
 
 from ..check import StreamCheck
+from ..codec import Codec
 from ..errors import (
     CancelledError,
     FieldError,
     MissingPluginError,
     PluginError,
     RecordError,
+    StreamError,
     UnrecognisedError,
 )
 from ..format import Format, PageMode, RandomAccess, Reader, ReadOptions
@@ -36,34 +38,72 @@ if TYPE_CHECKING:
 
 PROGRESS_INTERVAL_S = 0.1
 SNIFF_BYTES = 4096
+WRAPPERS_MAX = 4  # codecs around an input, one in the other
 
 
 def recognise(source: Source, manager: PluginManager) -> tuple[Format, Source]:
     """The format of an input, and the source to read it from: another one when the whole
     input is compressed.
 
-    :raises UnrecognisedError: no format knows it. :raises PluginError: several do.
+    :raises UnrecognisedError: no format that can be read knows it.
+    :raises PluginError: several do.
     """
-    head = source.peek(SNIFF_BYTES)
-    for entry in manager.codecs:
-        codec = entry.item
-        if codec.magic and head.startswith(codec.magic):
-            read = codec.open_stream(_read_function(source))
-            source = Source(from_read(read), close=source.close)
-            head = source.peek(SNIFF_BYTES)
-            break
-    found = [entry.item for entry in manager.formats if entry.item.sniff(head)]
+    head, source, _codecs = unwrap(source, manager)
+    found = [format_ for format_ in claims(head, manager) if format_.readable]
     if len(found) > 1:
         names = " and ".join(format_.name for format_ in found)
         raise PluginError(f"formats {names} both claim this input")
     if not found:
-        known = ", ".join(e.item.name for e in manager.formats if e.item.readable) or "none"
-        failed = "".join(f"; plugin {s.name} failed to load: {s.error}" for s in manager.failed)
-        begins = f"it begins with {head[:16].hex(' ')}" if head else "it is empty"
-        raise UnrecognisedError(
-            f"the input is of no known format: {begins}; known formats: {known}{failed}"
-        )
+        raise _unrecognised(head, manager)
     return found[0], source
+
+
+def unwrap(source: Source, manager: PluginManager) -> tuple[bytes, Source, list[str]]:
+    """Take off what an input is compressed with as a whole, layer by layer.
+
+    :returns: the first bytes of what is inside, the source of it, and the codecs' names from
+        the outside.
+    :raises StreamError: too many layers.
+    """
+    names: list[str] = []
+    while True:
+        head = source.peek(SNIFF_BYTES)
+        codec = next((e.item for e in manager.codecs if _begins(head, e.item)), None)
+        if codec is None:
+            return head, source, names
+        names.append(codec.name)
+        if len(names) > WRAPPERS_MAX:
+            raise StreamError(
+                f"the input is compressed more than {WRAPPERS_MAX} times over: {', '.join(names)}"
+            )
+        read = codec.open_stream(_read_function(source))
+        source = Source(from_read(read), close=source.close)
+
+
+def claims(head: bytes, manager: PluginManager) -> list[Format]:
+    """The formats that recognise an input; those without a magic only if no other does."""
+    known = [entry.item for entry in manager.formats]
+    found = [format_ for format_ in known if format_.has_magic and format_.sniff(head)]
+    return found or [format_ for format_ in known if not format_.has_magic and format_.sniff(head)]
+
+
+def _begins(head: bytes, codec: Codec) -> bool:
+    return bool(codec.magic) and head.startswith(codec.magic)
+
+
+def _unrecognised(head: bytes, manager: PluginManager) -> UnrecognisedError:
+    known = ", ".join(e.item.name for e in manager.formats if e.item.readable) or "none"
+    by_sight = claims(head, manager)
+    if by_sight:
+        what = "; ".join(f"{format_.summary} ({format_.name})" for format_ in by_sight)
+        return UnrecognisedError(
+            f"the input is recognised, and not read: {what}; formats that are read: {known}"
+        )
+    failed = "".join(f"; plugin {s.name} failed to load: {s.error}" for s in manager.failed)
+    begins = f"it begins with {head[:16].hex(' ')}" if head else "it is empty"
+    return UnrecognisedError(
+        f"the input is of no known format: {begins}; known formats: {known}{failed}"
+    )
 
 
 def _read_function(source: Source) -> Callable[[int], bytes]:
@@ -141,6 +181,7 @@ class Watch:
             self._tell(last=False)
         for check in self._checks:
             check.finish()
+        self.report.remarks = list(getattr(self.reader, "remarks", ()))
         self.report.elapsed_s = time.monotonic() - self._started
         self.report.source_bytes = self.position()[0]
         self._tell(last=True)

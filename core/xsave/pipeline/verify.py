@@ -33,7 +33,7 @@ class VerifyReport(RunReport):
 
     @property
     def partial(self) -> bool:
-        return bool(self.not_understood)
+        return bool(self.not_understood) or self.is_source_partial
 
 
 def verify(

@@ -25,12 +25,12 @@ class _XenFormat(Format):
     def reader(self, source: ByteSource, options: ReadOptions) -> Reader:
         from .reader import XenReader
 
-        return XenReader(source, self.layers, options.pages)
+        return XenReader(source, self.name, self.layers, options.pages)
 
     def writer(self, sink: ByteSink, info: ImageInfo, options: WriteOptions) -> Writer:
         from .writer import XenWriter
 
-        return XenWriter(sink, self.layers, info, self.version)
+        return XenWriter(sink, self.layers, info, self.version, options.about.get("created", ""))
 
 
 class XlFormat(_XenFormat):
@@ -39,6 +39,59 @@ class XlFormat(_XenFormat):
     suffixes = (".xl",)
     layers = ("xl", "libxl", "libxc")
     begins = f.XL_MAGIC
+
+    def sniff(self, head: bytes) -> bool:
+        """Without the bit for stream v2 a legacy stream follows: another format."""
+        flags = int.from_bytes(head[36:40], "little")
+        return head.startswith(f.XL_MAGIC) and bool(flags & f.XL_FLAG_V2)
+
+    def explain(self, head: bytes) -> str:
+        flags = int.from_bytes(head[36:40], "little")
+        return (
+            f"bytes 0-31 are xl's magic; mandatory flags {flags:#x} at 36 have bit 1 set: "
+            "libxl v2 follows"
+        )
+
+
+class XlMigrateFormat(_XenFormat):
+    name = "xl-migrate"
+    summary = "captured conversation of xl migrate, both ends in one file (Xen 4.6 and later)"
+    writable = False
+    layers = ("migration", "xl", "libxl", "libxc")
+    begins = f.XL_BANNER
+
+    def sniff(self, head: bytes) -> bool:
+        return head.startswith(f.XL_BANNER) and XL.sniff(head[len(f.XL_BANNER) :])
+
+    def explain(self, head: bytes) -> str:
+        inside = XL.explain(head[len(f.XL_BANNER) :])
+        return f"it begins with what xl's receiver says first; {len(f.XL_BANNER)} bytes in {inside}"
+
+
+class LibvirtFormat(_XenFormat):
+    name = "libvirt"
+    summary = "libvirt (libxl driver) save file (Xen 4.6 and later)"
+    layers = ("libvirt", "libxl", "libxc")
+    begins = f.LIBVIRT_MAGIC
+
+    def sniff(self, head: bytes) -> bool:
+        """Version 1 has a legacy stream inside: another format."""
+        return head.startswith(f.LIBVIRT_MAGIC) and head[16:20] != b"\1\0\0\0"
+
+    def explain(self, head: bytes) -> str:
+        version = int.from_bytes(head[16:20], "little")
+        return f"bytes 0-15 are libvirt's magic; version {version} at 16: libxl v2 follows"
+
+
+class XapiFormat(_XenFormat):
+    name = "xapi"
+    summary = "suspend image of xapi (XenServer, XCP-ng), structured form"
+    suffixes: ClassVar[tuple[str, ...]] = (".xapi",)
+    layers = ("xapi", "libxc")
+    begins = f.XAPI_MAGIC
+
+    def explain(self, head: bytes) -> str:
+        return "bytes 0-14 are XenSavedDomv2- and a newline: a chain of parts follows"
 
 
 class LibxlFormat(_XenFormat):
@@ -73,8 +126,12 @@ class Libxc3Format(LibxcFormat):
     version = 3
 
 
+XL = XlFormat()
 FORMATS: tuple[Format, ...] = (
-    XlFormat(),
+    XL,
+    XlMigrateFormat(),
+    LibvirtFormat(),
+    XapiFormat(),
     LibxlFormat(),
     LibxcFormat(),
     Libxc2Format(),

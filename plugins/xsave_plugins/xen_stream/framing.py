@@ -9,7 +9,7 @@ import struct
 
 from attrs import frozen
 
-from xsave import GuestType, Layout, RecordType, layout, raw, u16, u32
+from xsave import GuestType, Layout, RecordType, layout, raw, u16, u32, u64
 
 BODY_MAX = 128 << 20  # bytes; REC_LENGTH_MAX of libxc since Xen 4.10; used for libxl too,
 # where Xen itself has no bound
@@ -23,6 +23,24 @@ XL_MAGIC = b"Xen saved domain, xl format\n \0 \r"
 XL_BYTEORDER = 0x01020304
 XL_FLAG_JSON = 1 << 0
 XL_FLAG_V2 = 1 << 1
+
+# What the two ends of `xl migrate` say around the stream, receiver and sender in turn. The
+# results are followed by one byte: 0, or the negated error.
+XL_BANNER = b"xl migration receiver ready, send binary domain data.\n"
+XL_RESULTS = b"my copy unpause results are as follows\0"
+XL_MESSAGES = (
+    b"domain received, ready to unpause\0",
+    b"domain is yours, you are cleared to unpause\0",
+    XL_RESULTS,
+)
+
+LIBVIRT_MAGIC = b"libvirt-xml\n \0 \r"
+LIBVIRT_VERSION = 2  # libxl v2 stream; 1 is a legacy one
+
+XAPI_MAGIC = b"XenSavedDomv2-\n"
+XAPI_HEADER = struct.Struct("<QQ")  # type, length
+XAPI_XENOPS, XAPI_LIBXC, XAPI_LIBXC_LEGACY, XAPI_QEMU = 0x0F, 0xF0, 0xF2, 0x0F00
+XAPI_VGPU, XAPI_END = 0x0F10, 0xFFFF
 
 LIBXL_HEADER = struct.Struct(">8sII")  # ident, version, options
 LIBXL_IDENT = b"LibxlFmt"
@@ -51,6 +69,24 @@ class XlHeader(Layout):
 
 
 @layout
+class LibvirtHeader(Layout):
+    """The fixed part of libvirt's header; the domain's XML follows, with its NUL."""
+
+    magic: bytes = raw(16)
+    version: int = u32()
+    xml_len: int = u32()
+    unused: tuple[int, ...] = u32(10)
+
+
+@layout
+class XapiLibxc(Layout):
+    """The header before the libxc stream in xapi's image; both types are read alike."""
+
+    type: int = u64(names={0xF0: "Libxc", 0xF2: "Libxc_legacy"})
+    length: int = u64()
+
+
+@layout
 class CheckpointState(Layout):
     """Body of CHECKPOINT_STATE (COLO)."""
 
@@ -72,6 +108,11 @@ GUEST_TYPES = {1: GuestType.X86_PV, 2: GuestType.X86_HVM}
 GUEST_NUMBERS = {kind: number for number, kind in GUEST_TYPES.items()}
 
 XL_HEADER = "xen.xl.header"
+XL_HANDSHAKE = "xen.xl.handshake"
+LIBVIRT_HEADER = "xen.libvirt.header"
+XAPI_METADATA = "xen.xapi.xenops"
+XAPI_LIBXC_HEADER = "xen.xapi.libxc"
+QEMU_CONTEXT = "xen.qemu.context"
 LIBXL_STREAM_HEADER = "xen.libxl.header"
 LIBXC_CONTEXT = "xen.libxl.libxc_context"
 CHECKPOINT_END = "xen.libxl.checkpoint_end"
@@ -138,6 +179,17 @@ LIBXL_ROWS = (
     Row(5, "xen.libxl.checkpoint_state", "CHECKPOINT_STATE"),
 )
 
+# Parts of xapi's images behind the libxc stream; the device model's is QEMU_CONTEXT.
+XAPI_ROWS = (
+    Row(0x0F11, "xen.xapi.varstored", "Varstored"),
+    Row(0x0F12, "xen.xapi.swtpm0", "Swtpm0"),
+    Row(0x0F13, "xen.xapi.swtpm", "Swtpm"),
+)
+XAPI_BY_NUMBER = {row.number: row for row in XAPI_ROWS}
+XAPI_BY_NAME = {row.name: row for row in XAPI_ROWS}
+# Headers of containers: a guest's state is whole without them.
+OPTIONAL_HEADERS = frozenset({XL_HANDSHAKE, LIBVIRT_HEADER, XAPI_METADATA, XAPI_LIBXC_HEADER})
+
 # libxl records that hand the stream over, or end it
 LIBXL_TURNS = frozenset({LIBXC_CONTEXT, CHECKPOINT_END, LIBXL_END})
 
@@ -145,11 +197,23 @@ LIBXC_BY_NUMBER = {row.number: row for row in LIBXC_ROWS}
 LIBXC_BY_NAME = {row.name: row for row in LIBXC_ROWS}
 LIBXL_BY_NUMBER = {row.number: row for row in LIBXL_ROWS}
 LIBXL_BY_NAME = {row.name: row for row in LIBXL_ROWS}
-TYPES = {row.name: RecordType(row.name) for row in (*LIBXC_ROWS, *LIBXL_ROWS)}
+TYPES = {row.name: RecordType(row.name) for row in (*LIBXC_ROWS, *LIBXL_ROWS, *XAPI_ROWS)}
 
 # An optional libxc record that nobody knows keeps its number in a name of its own, so that
 # it can be written back; no such type has ever been assigned.
 UNKNOWN_PREFIX = "xen.libxc.optional_"
+
+
+def message_ahead(ahead: bytes) -> bytes | None:
+    """What one end of `xl migrate` says next, with the results their byte; None if it does
+    not.
+
+    :param ahead: the next 64 bytes, or as many as there are.
+    """
+    for message in XL_MESSAGES:
+        if ahead.startswith(message):
+            return message + ahead[len(message) :][: message == XL_RESULTS]
+    return None
 
 
 def unknown_name(number: int) -> str:

@@ -45,6 +45,18 @@ def xl_fault(head: Buffer) -> Fault | None:
     return None
 
 
+def libvirt_fault(head: Buffer) -> Fault | None:
+    """:param head: the fixed part, 64 bytes or more."""
+    fields = f.LibvirtHeader.decode(head[: f.LibvirtHeader.SIZE])
+    if fields.magic != f.LIBVIRT_MAGIC:
+        return Fault("libvirt magic", 0, repr(f.LIBVIRT_MAGIC), repr(fields.magic))
+    if fields.version != f.LIBVIRT_VERSION:
+        return Fault("libvirt version", 16, "2: a libxl v2 stream", str(fields.version))
+    if not 0 < (size := fields.xml_len) <= f.CONFIG_MAX:
+        return Fault("libvirt xmlLen", 20, f"1 to {f.CONFIG_MAX} bytes", str(size))
+    return None
+
+
 def libxl_fault(head: Buffer) -> Fault | None:
     """:param head: 16 bytes."""
     ident, version, options = f.LIBXL_HEADER.unpack(head)

@@ -1,4 +1,4 @@
-"""Bytes in, records out: one reader for the three nestings.
+"""Bytes in, records out: one reader for all nestings.
 
 A libxl stream hands over to libxc with LIBXC_CONTEXT and gets control back at libxc's
 END or CHECKPOINT; there is no length between the layers, so libxc must be parsed to find
@@ -26,27 +26,37 @@ from xsave import (
 )
 
 from . import framing as f
-from .headers import Fault, libxc_fault, libxl_fault, xl_fault
+from .headers import Fault, libvirt_fault, libxc_fault, libxl_fault, xl_fault
 from .order import LibxcOrder
+from .xapi import read_xapi_headers, read_xapi_parts
 
 if TYPE_CHECKING:
     from xsave import Event
 
 
 class XenReader:
-    """:param layers: which headers the input begins with: ("xl", "libxl", "libxc"), or
-    fewer from the left.
+    """:param format_: its name.
+    :param layers: which headers the input begins with: ("xl", "libxl", "libxc"), or
+        fewer from the left; "migration", "libvirt" or "xapi" may come first.
     """
 
-    def __init__(self, source: ByteSource, layers: tuple[str, ...], pages: PageMode) -> None:
+    def __init__(
+        self, source: ByteSource, format_: str, layers: tuple[str, ...], pages: PageMode
+    ) -> None:
         self._source = source
         self._layers = layers
         # There is nothing to check in the contents: to be passed over is enough.
         self._skip_pages = pages in (PageMode.SKIP, PageMode.CHECK)
         self._headers: list[Record] = []
         details: dict[str, object] = {}
+        if "migration" in layers:
+            self._read_banner()
         if "xl" in layers:
             self._read_xl_header(details)
+        if "libvirt" in layers:
+            self._read_libvirt_header(details)
+        if "xapi" in layers:
+            self._headers += read_xapi_headers(source, details)
         if "libxl" in layers:
             self._read_libxl_header(details)
         guest_type, version, xen_version = self._read_libxc_header(details)
@@ -54,7 +64,7 @@ class XenReader:
         self._page_type = f.PAGE_DATA_TYPES[guest_type]
         self._order = LibxcOrder(version, guest_type)
         self.info = ImageInfo(
-            format=layers[0],
+            format=format_,
             guest_type=guest_type,
             page_size=f.PAGE_BYTES,
             xen_version=xen_version,
@@ -65,8 +75,12 @@ class XenReader:
         yield from self._headers
         if "libxl" in self._layers:
             yield from self._libxl_records()
+        elif "xapi" in self._layers:
+            yield from self._xapi_records()
         else:
             yield from self._bare_libxc_records()
+        if "xl" in self._layers:
+            yield from self._handshake()
         if not self._source.at_end():
             raise FormatError(
                 what="end of the image",
@@ -86,6 +100,28 @@ class XenReader:
         self._headers.append(_record(f.XL_HEADER, bytes(head) + bytes(optional), offset))
         details["xl_mandatory_flags"] = fields.mandatory_flags
         details["xl_optional_bytes"] = fields.optional_data_len
+
+    def _read_banner(self) -> None:
+        offset = self._source.offset
+        banner = self._source.take(len(f.XL_BANNER), "banner of xl migrate")
+        _expect("banner of xl migrate", offset, bytes(banner) == f.XL_BANNER,
+                repr(f.XL_BANNER), bytes(banner))  # fmt: skip
+        self._headers.append(_record(f.XL_HANDSHAKE, banner, offset))
+
+    def _handshake(self) -> Iterator[Record]:
+        """What the sender of `xl migrate`, or both ends, say behind the stream."""
+        while (message := f.message_ahead(self._source.peek(64))) is not None:
+            offset = self._source.offset
+            yield _record(f.XL_HANDSHAKE, self._source.take(len(message), "handshake"), offset)
+
+    def _read_libvirt_header(self, details: dict[str, object]) -> None:
+        offset = self._source.offset
+        head = self._source.take(f.LibvirtHeader.SIZE, "libvirt header")
+        _refuse(libvirt_fault(head), offset)
+        size = f.LibvirtHeader.decode(head).xml_len
+        xml = self._source.take(size, "libvirt's domain XML")
+        self._headers.append(_record(f.LIBVIRT_HEADER, bytes(head) + bytes(xml), offset))
+        details["libvirt_xml_bytes"] = size
 
     def _read_libxl_header(self, details: dict[str, object]) -> None:
         offset = self._source.offset
@@ -123,6 +159,11 @@ class XenReader:
             yield from self._libxc_round()
             if self._order.ended or self._source.at_end():
                 return
+
+    def _xapi_records(self) -> Iterator[Event]:
+        while not self._order.ended:
+            yield from self._libxc_round()
+        yield from read_xapi_parts(self._source, self._guest_type)
 
     def _libxl_records(self) -> Iterator[Event]:
         yield from self._libxc_round()
@@ -233,7 +274,7 @@ class XenReader:
 
 
 def _record(name: str, body: bytes | memoryview, offset: int) -> Record:
-    return Record(RecordType(name), body, offset)
+    return Record(RecordType(name, mandatory=name not in f.OPTIONAL_HEADERS), body, offset)
 
 
 def _refuse(fault: Fault | None, offset: int) -> None:

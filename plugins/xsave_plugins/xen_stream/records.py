@@ -23,7 +23,7 @@ from xsave import (
 
 from . import framing as f
 from .config import config_highlights
-from .headers import Fault, libxc_fault, libxl_fault, xl_fault
+from .headers import Fault, libvirt_fault, libxc_fault, libxl_fault, xl_fault
 from .redaction import redact_config
 
 if TYPE_CHECKING:
@@ -119,6 +119,133 @@ class XlHeaderHandler(_HeaderHandler[XlFileHeader]):
                 return shown
         shown["config"] = text.decode("utf-8", "replace") if text else None
         return shown
+
+
+@frozen
+class Handshake:
+    """:ivar result: of a restored guest's start: 0, or the negated error; None in others."""
+
+    message: str
+    result: int | None
+
+
+class XlHandshakeHandler(_HeaderHandler[Handshake]):
+    """One thing that one end of `xl migrate` says: of a conversation that was captured, before
+    and behind its stream. In no file of xl's, and no part of the guest."""
+
+    name = f.XL_HANDSHAKE
+    summary = "what the two ends of xl migrate say to each other"
+    mandatory = False
+    before = frozenset({f.XL_HEADER})
+
+    def decode(self, body: memoryview) -> Handshake:
+        said = bytes(body)
+        if said == f.XL_BANNER:
+            return Handshake(said.decode(), None)
+        message = f.message_ahead(said)
+        if message is None or len(message) != len(said):
+            raise FieldError(field="message", expected="one of xl migrate's", got=repr(said[:64]))
+        text, _, result = said.partition(b"\0")
+        signed = int.from_bytes(result, "little", signed=True) if result else None
+        return Handshake(text.decode(), signed)
+
+    def encode(self, state: Handshake) -> Sequence[Buffer]:
+        text = state.message.encode()
+        if text == f.XL_BANNER:
+            return (text,)
+        result = b"" if state.result is None else state.result.to_bytes(1, "little", signed=True)
+        return (text, b"\0", result)
+
+
+@frozen
+class LibvirtFileHeader:
+    """:ivar xml: the domain, with its NUL, as stored: text, never parsed here."""
+
+    header: f.LibvirtHeader
+    xml: bytes
+
+
+class LibvirtHeaderHandler(_HeaderHandler[LibvirtFileHeader]):
+    name = f.LIBVIRT_HEADER
+    summary = "libvirt's header with the domain's XML"
+    mandatory = False
+
+    def decode(self, body: memoryview) -> LibvirtFileHeader:
+        header = f.LibvirtHeader.decode_at(body, 0)
+        _refuse(libvirt_fault(body))
+        xml = bytes(body[f.LibvirtHeader.SIZE :])
+        if len(xml) != header.xml_len:
+            raise FieldError(
+                field="xml", expected=f"{header.xml_len} bytes", got=f"{len(xml)} bytes"
+            )
+        return LibvirtFileHeader(header, xml)
+
+    def encode(self, state: LibvirtFileHeader) -> Sequence[Buffer]:
+        return (state.header.encode(), state.xml)
+
+    def describe(self, state: LibvirtFileHeader, seen: Mapping[str, Any]) -> Any:
+        text = state.xml.rstrip(b"\0").decode("utf-8", "replace")
+        return {"header": to_json(state.header), "xml": text}
+
+
+class XapiMetadataHandler(_HeaderHandler[bytes]):
+    """Text: an s-expression of keys and values, of which xapi's is the VM's configuration."""
+
+    name = f.XAPI_METADATA
+    summary = "xapi's metadata of a guest (Xenops)"
+    mandatory = False
+
+    def decode(self, body: memoryview) -> bytes:
+        return bytes(body)
+
+    def encode(self, state: bytes) -> Sequence[Buffer]:
+        return (state,)
+
+    def describe(self, state: bytes, seen: Mapping[str, Any]) -> Any:
+        return {"text": state.decode("utf-8", "replace")}
+
+
+class XapiLibxcHandler(LayoutHandler):
+    name = f.XAPI_LIBXC_HEADER
+    summary = "header before the libxc stream in xapi's images"
+    mandatory = False
+    phase = Phase.HEADER
+    after = frozenset({f.XAPI_METADATA})
+    layout = f.XapiLibxc
+
+    def apply(self, domain: Domain, state: Any) -> None:
+        pass
+
+
+class _XapiPartHandler(RecordHandler[bytes]):
+    """State that a program beside the device model keeps, and that only it understands."""
+
+    phase = Phase.DEVICE_MODEL
+    after = frozenset({f.QEMU_CONTEXT})
+
+    def decode(self, body: memoryview) -> bytes:
+        return bytes(body)
+
+    def encode(self, state: bytes) -> Sequence[Buffer]:
+        return (state,)
+
+    def describe(self, state: bytes, seen: Mapping[str, Any]) -> Any:
+        return {"size_bytes": len(state), "first_bytes": state[:64].hex()}
+
+
+class VarstoredHandler(_XapiPartHandler):
+    name = "xen.xapi.varstored"
+    summary = "UEFI variables of a guest of xapi's"
+
+
+class Swtpm0Handler(_XapiPartHandler):
+    name = "xen.xapi.swtpm0"
+    summary = "virtual TPM of a guest of xapi's, in its first form"
+
+
+class SwtpmHandler(_XapiPartHandler):
+    name = "xen.xapi.swtpm"
+    summary = "virtual TPM of a guest of xapi's"
 
 
 @frozen
@@ -270,7 +397,11 @@ class LibxlEndHandler(_MarkHandler):
 
 
 HANDLERS: tuple[Handler, ...] = (
+    XlHandshakeHandler(),
     XlHeaderHandler(),
+    LibvirtHeaderHandler(),
+    XapiMetadataHandler(),
+    XapiLibxcHandler(),
     LibxlHeaderHandler(),
     LibxcContextHandler(),
     LibxcHeaderHandler(),
@@ -282,4 +413,7 @@ HANDLERS: tuple[Handler, ...] = (
     CheckpointEndHandler(),
     CheckpointStateHandler(),
     LibxlEndHandler(),
+    VarstoredHandler(),
+    Swtpm0Handler(),
+    SwtpmHandler(),
 )

@@ -12,29 +12,41 @@ from typing import TYPE_CHECKING
 from xsave import (
     ByteSink,
     ImageInfo,
+    LossError,
     OutputError,
     Record,
     UsageError,
 )
 
 from . import framing as f
-from .headers import Fault, libxc_fault, libxl_fault, xl_fault
+from .headers import Fault, libvirt_fault, libxc_fault, libxl_fault, xl_fault
 from .order import LibxcOrder
+from .xapi import NO_EMULATOR, minimal_metadata, xapi_start
 
 if TYPE_CHECKING:
     from xsave import Event, PageBatch
 
-_HEADERS = (f.XL_HEADER, f.LIBXL_STREAM_HEADER, f.LIBXC_CONTEXT, f.LIBXC_STREAM_HEADER)
+_HEADERS = (
+    f.XL_HEADER, f.LIBVIRT_HEADER, f.XAPI_METADATA, f.XAPI_LIBXC_HEADER, f.LIBXL_STREAM_HEADER,
+    f.LIBXC_CONTEXT, f.LIBXC_STREAM_HEADER,
+)  # fmt: skip
+# Whose headers are left out, and told of, where the container is not written.
+_OF_CONTAINERS = {
+    f.LIBVIRT_HEADER: "libvirt", f.XAPI_METADATA: "xapi", f.XAPI_LIBXC_HEADER: "xapi",
+}  # fmt: skip
 
 
 class XenWriter:
-    """:param layers: of headers to write: ("xl", "libxl", "libxc"), or fewer from the left.
+    """:param layers: of headers to write: ("xl", "libxl", "libxc"), or fewer from the left;
+        "libvirt" or "xapi" may stand in place of "xl".
     :param version: of the libxc stream; None for that of the libxc header that comes, or 3.
+    :param created: when, for xapi's metadata.
     """
 
     def __init__(
-        self, sink: ByteSink, layers: tuple[str, ...], info: ImageInfo, version: int | None
-    ) -> None:
+        self, sink: ByteSink, layers: tuple[str, ...], info: ImageInfo, version: int | None,
+        created: str = "",
+    ) -> None:  # fmt: skip
         if info.guest_type not in f.GUEST_NUMBERS:
             raise UsageError(
                 f"a Xen stream holds x86 PV or HVM guests, not {info.guest_type.value}"
@@ -45,11 +57,13 @@ class XenWriter:
         self._layers = layers
         self._info = info
         self._version = version
+        self._created = created
         self._order: LibxcOrder | None = None
         self._given: dict[str, bytes] = {}
         self._libxl_turn = False  # libxc is at END or CHECKPOINT: libxl's records may come
         self._at_checkpoint = False  # so the stream may end here: a captured Remus stream
         self._libxl_ended = False
+        self._xapi_parts: set[int] = set()
         self.left_out: list[str] = []
         self._page_name = f.PAGE_DATA_NAMES[info.guest_type]
 
@@ -57,6 +71,9 @@ class XenWriter:
         name = event.name
         if name in _HEADERS:
             self._keep_header(event)
+            return
+        if isinstance(event, Record) and self._is_foreign(event):
+            self._leave_out(event, can_be_rebuilt=False)
             return
         order = self._order or self._write_headers()
         if self._libxl_ended:
@@ -71,6 +88,9 @@ class XenWriter:
 
     def finish(self) -> None:
         order = self._order or self._write_headers()
+        if "xapi" in self._layers:
+            self._finish_xapi(order)
+            return
         if self._at_checkpoint:  # a captured Remus stream: it ends where its connection broke
             if self._libxl_turn:
                 self._empty(f.LIBXL_BY_NAME[f.CHECKPOINT_END])
@@ -79,6 +99,25 @@ class XenWriter:
             self._empty(f.LIBXC_BY_NAME[f.LIBXC_END])
         if "libxl" in self._layers and not self._libxl_ended:
             self._empty(f.LIBXL_BY_NAME[f.LIBXL_END])
+
+    def _finish_xapi(self, order: LibxcOrder) -> None:
+        if self._at_checkpoint:
+            raise OutputError(
+                "the stream ends at a checkpoint, where its connection broke; an xapi image "
+                "needs one that ends: convert to libxl, xl or libxc instead"
+            )
+        if not order.ended:
+            self._empty(f.LIBXC_BY_NAME[f.LIBXC_END])
+        self._sink.put((f.XAPI_HEADER.pack(f.XAPI_END, 0),))
+
+    def _is_foreign(self, record: Record) -> bool:
+        """Whether it belongs to none of the layers written: also before any header."""
+        name = record.name
+        if name in f.LIBXC_BY_NAME or f.unknown_number(name) is not None:
+            return False
+        if name in f.LIBXL_BY_NAME:
+            return False
+        return name not in f.XAPI_BY_NAME or "xapi" not in self._layers
 
     # -- headers ---------------------------------------------------------------------
 
@@ -97,6 +136,7 @@ class XenWriter:
             self._sink.put((self._xl_header(),))
         elif self._given.get(f.XL_HEADER, _empty_xl_header()) != _empty_xl_header():
             self.left_out.append(f.XL_HEADER)  # the domain's configuration
+        self._write_container()
         if "libxl" in self._layers:
             own = f.LIBXL_HEADER.pack(f.LIBXL_IDENT, f.LIBXL_VERSION, 0)
             given = self._given.get(f.LIBXL_STREAM_HEADER, own)
@@ -107,6 +147,36 @@ class XenWriter:
         version = int.from_bytes(libxc[12:16], "big")
         self._order = LibxcOrder(version, self._info.guest_type)
         return self._order
+
+    def _write_container(self) -> None:
+        """That of libvirt or xapi, if it is one of these; what is another's is left out."""
+        for name, container in _OF_CONTAINERS.items():
+            if name in self._given and container not in self._layers:
+                self.left_out.append(name)
+        if "libvirt" in self._layers:
+            self._sink.put((self._libvirt_header(),))
+        if "xapi" in self._layers:
+            metadata = self._given.get(f.XAPI_METADATA)
+            if metadata is None:
+                metadata = minimal_metadata(self._created, self._info.word_size)
+            libxc = self._given.get(f.XAPI_LIBXC_HEADER, f.XAPI_HEADER.pack(f.XAPI_LIBXC, 0))
+            self._sink.put((xapi_start(metadata, libxc),))
+
+    def _libvirt_header(self) -> bytes:
+        given = self._given.get(f.LIBVIRT_HEADER)
+        if given is None:
+            raise UsageError(
+                "a libvirt file begins with the domain's XML, which is not in this image; "
+                "convert to xl or libxl instead"
+            )
+        fixed = f.LibvirtHeader.SIZE
+        if len(given) < fixed:
+            _refuse(_size_fault(given, fixed))
+        _refuse(libvirt_fault(given))
+        expected = fixed + f.LibvirtHeader.decode_at(given, 0).xml_len
+        if len(given) != expected:
+            _refuse(_size_fault(given, expected))
+        return given
 
     def _xl_header(self) -> bytes:
         given = self._given.get(f.XL_HEADER, _empty_xl_header())
@@ -144,6 +214,9 @@ class XenWriter:
 
     def _put_record(self, record: Record, order: LibxcOrder) -> None:
         name = record.name
+        if "xapi" in self._layers and (name in f.XAPI_BY_NAME or name == f.QEMU_CONTEXT):
+            self._put_xapi(record, order)
+            return
         if (row := f.LIBXL_BY_NAME.get(name)) is not None:
             self._put_libxl(record, row, order)
             return
@@ -175,6 +248,22 @@ class XenWriter:
         order.see(name, offset)
         self._at_checkpoint = False
 
+    def _put_xapi(self, record: Record, order: LibxcOrder) -> None:
+        """A part behind the libxc stream; the device model's goes without its emulator
+        header, for which there is no place and which no reader looks at."""
+        row = f.XAPI_BY_NAME.get(record.name)
+        hvm_only = row is None and self._info.guest_type not in f.HVM
+        if not order.ended or hvm_only:
+            raise OutputError(f"{record.name} does not belong there in an xapi image")
+        number = f.XAPI_QEMU if row is None else row.number
+        body = record.body if row is not None else memoryview(record.body)[len(NO_EMULATOR) :]
+        if record.type.version != 1 or len(body) > f.BODY_MAX - len(NO_EMULATOR):
+            raise OutputError(f"{record.name}: {len(body)} bytes are too many for an xapi image")
+        if number in self._xapi_parts:
+            raise OutputError(f"{record.name} comes twice, and an xapi image has one")
+        self._xapi_parts.add(number)
+        self._sink.put((f.XAPI_HEADER.pack(number, len(body)), body))
+
     def _put_libxl(self, record: Record, row: f.Row, order: LibxcOrder) -> None:
         if "libxl" not in self._layers:
             if row.name not in f.LIBXL_TURNS:  # else framing of a layer that is not written
@@ -197,10 +286,8 @@ class XenWriter:
         of; to lose anything else silently would make the image wrong."""
         if record.type.mandatory and not can_be_rebuilt:
             kept = "libxl or xl" if record.name in f.LIBXL_BY_NAME else "native"
-            raise OutputError(
-                f"{record.name} is mandatory, and this format has no place for it; "
-                f"convert to {kept} instead"
-            )
+            kept = "xapi or native" if record.name in f.XAPI_BY_NAME else kept
+            raise LossError(losses={record.name: 1}, kept_by=kept)
         self.left_out.append(record.name)
 
     def _infer_static_data_end(self, name: str, order: LibxcOrder) -> None:

@@ -24,7 +24,9 @@ from xsave import (
     Record,
     RecordError,
     RecordType,
+    Remark,
     RunReport,
+    StreamError,
     TruncatedError,
     UnrecognisedError,
     Workers,
@@ -96,6 +98,52 @@ def test_an_input_that_is_compressed_as_a_whole_is_unwrapped(manager: PluginMana
 def test_an_unwrapped_input_that_is_no_image_is_told(manager: PluginManager) -> None:
     with pytest.raises(UnrecognisedError, match="it begins with 6e 6f"):
         opened(toy.flipped_file(b"no image"), manager)
+
+
+def test_an_input_may_be_compressed_several_times_over(manager: PluginManager) -> None:
+    data = toy.image()
+    for layers in range(1, stream.WRAPPERS_MAX + 1):
+        data = toy.flipped_file(data)
+        with open_source(io.BytesIO(data)) as source:
+            _head, _inner, codecs = stream.unwrap(source, manager)
+            assert codecs == ["flip"] * layers
+    assert list(opened(data, manager).reader)
+    with pytest.raises(StreamError, match=r"compressed more than 4 times over: flip, flip"):
+        opened(toy.flipped_file(data), manager)
+
+
+def test_a_format_without_a_magic_is_asked_last() -> None:
+    anything = toy.variant(
+        toy.Toy, name="anything", suffixes=(), has_magic=False, sniff=lambda _self, _head: True
+    )
+    manager = toy.make_manager(toy.Plugin("anything", anything))
+    for data, name in ((toy.image(), "toy"), (b"whatever", "anything")):
+        with open_source(io.BytesIO(data)) as source:
+            assert stream.recognise(source, manager)[0].name == name
+
+
+def test_what_is_only_known_by_sight_is_named_and_not_read() -> None:
+    seen = toy.variant(
+        toy.Toy, name="seen", summary="a picture of a toy: it cannot be played with",
+        suffixes=(), readable=False, writable=False,
+        sniff=lambda _self, head: head.startswith(b"PIC"),
+    )  # fmt: skip
+    manager = toy.make_manager(toy.Plugin("seen", seen))
+    with pytest.raises(UnrecognisedError, match=r"recognised, and not read: a picture of a toy"):
+        opened(b"PICTURE", manager)
+    also = toy.variant(toy.Toy, name="also", suffixes=(), sniff=lambda _self, head: head == b"PIC")
+    manager = toy.make_manager(toy.Plugin("seen", seen, also))
+    with open_source(io.BytesIO(b"PIC")) as source:
+        assert stream.recognise(source, manager)[0].name == "also"
+
+
+def test_a_readers_remarks_are_taken_over_when_all_was_read(manager: PluginManager) -> None:
+    remarks = [Remark("odd"), Remark("gone", is_loss=True)]
+    watched = watch(toy.Stream(toy.ordinary(), remarks=remarks), manager)
+    assert list(watched.events())
+    assert [remark.text for remark in watched.report.remarks] == ["odd", "gone"]
+    assert watched.report.is_source_partial
+    assert not watched.report.partial
 
 
 def test_a_file_is_closed_when_its_headers_are_wrong(

@@ -122,7 +122,8 @@ def test_a_record_that_only_marks_a_place_has_no_body(handler: RecordHandler[Non
 def test_every_framing_record_has_a_handler() -> None:
     rows = {row.name for row in (*f.LIBXC_ROWS, *f.LIBXL_ROWS)}
     framing = {name for name in rows if name.startswith(("xen.libxc.", "xen.libxl."))}
-    headers = {f.XL_HEADER, f.LIBXL_STREAM_HEADER, f.LIBXC_STREAM_HEADER}
+    headers = {f.XL_HEADER, f.LIBXL_STREAM_HEADER, f.LIBXC_STREAM_HEADER, *f.OPTIONAL_HEADERS}
+    framing |= {row.name for row in f.XAPI_ROWS}
     assert {handler.name for handler in r.HANDLERS} == framing | headers
 
 
