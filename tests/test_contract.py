@@ -79,6 +79,15 @@ MACHINE_IN_PLUGINS = {
     "xsave_plugins.transports.tcp": {"socket"},
     "xsave_plugins.transports.tls": {"socket", "time"},
     "xsave_plugins.transports.unix": {"socket"},
+    # Xen's libraries, and memory that they map
+    "xsave_plugins.xen_host.libraries": {"ctypes", "pathlib"},
+    "xsave_plugins.xen_host.hypercalls": {"ctypes", "os"},
+    "xsave_plugins.xen_host.memory": {"ctypes", "mmap", "os"},
+    # a host's daemons answer at sockets, within a time
+    "xsave_plugins.xen_host.xenstore": {"socket", "time"},
+    "xsave_plugins.xen_host.device_model": {"pathlib", "socket", "tempfile", "time"},
+    # what libxl keeps in files, and xl, which ends a guest with its devices
+    "xsave_plugins.xen_host.toolstack": {"pathlib", "subprocess"},
 }
 OPENING = frozenset({"open", "os.open", "os.read", "os.write", "os.pipe", "os.fdopen"})
 # To print what no plugin understands; messages of a link.

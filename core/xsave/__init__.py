@@ -21,6 +21,7 @@ _HOMES = {
     "codec": ("Codec", "CodecChoice", "parse_codec"),
     "domain": (
         "Backend", "DeviceModelFacet", "Domain", "DomainInfo", "HvmFacet", "PvFacet", "X86Facet",
+        "XlFacet",
     ),
     "errors": (
         "AuthenticityError", "CancelledError", "DamageError", "DuplicateNameError",
@@ -184,6 +185,7 @@ __all__ = [
     "WriteOptions",
     "Writer",
     "X86Facet",
+    "XlFacet",
     "XsaveError",
     "build_manager",
     "carries_page",
@@ -260,6 +262,7 @@ if TYPE_CHECKING:
         HvmFacet,
         PvFacet,
         X86Facet,
+        XlFacet,
     )
     from .errors import (
         AuthenticityError,

@@ -212,7 +212,8 @@ class PvFacet(Protocol):
     """``pv``: frame numbers are the host's (mfns) unless called pfns.
 
     A host that knows the page it shares with a domain being built may also have
-    ``shared_info_mfn() -> int``: the guest then finds its address in start_info.
+    ``shared_info_mfn() -> int``: the guest then finds its address in start_info. One whose
+    programs listen to store and console has ``event_channels() -> (int, int)``, their ports.
     """
 
     @property
@@ -288,6 +289,13 @@ class DeviceModelFacet(Protocol):
         """Keys and values, as in EMULATOR_XENSTORE_DATA; b"" if there are none."""
 
     def load_xenstore_data(self, emulator: int, data: bytes) -> None: ...
+
+
+class XlFacet(Protocol):
+    """``xl``: what a toolstack that wrote an xl file would say before the stream."""
+
+    def config(self) -> bytes:
+        """The guest's configuration as JSON, as libxl has it; b"" where nobody keeps it."""
 
 
 class Backend(abc.ABC):

@@ -202,10 +202,13 @@ class FakePv:
 
 
 class FakePvThatShares(FakePv):
-    """One that also tells where it put the shared page."""
+    """One that also tells where it put the shared page, and where its programs listen."""
 
     def shared_info_mfn(self) -> int:
         return 0xBEEF
+
+    def event_channels(self) -> tuple[int, int]:
+        return 0x11, 0x22
 
 
 @define

@@ -63,12 +63,16 @@ def _rewrite_start_info(domain: Domain, pv: PvFacet, tables: Entries) -> None:
     kind = START_INFOS[pv.guest_width]
     old = kind.decode_at(pages[0].data, 0)
     shared_info_mfn = getattr(pv, "shared_info_mfn", None)  # not every host can tell
+    event_channels = getattr(pv, "event_channels", None)
+    ports = event_channels() if event_channels else (old.store_evtchn, old.console_evtchn)
     new = old.replace(
         nr_pages=domain.info.p2m_size,
         shared_info=shared_info_mfn() * PAGE_SIZE if shared_info_mfn else old.shared_info,
         flags=0,
         store_mfn=store,
         console_mfn=console,
+        store_evtchn=ports[0],
+        console_evtchn=ports[1],
     )
     pages[0, : kind.SIZE] = np.frombuffer(new.encode(), np.uint8)
     domain.write_pages(pfns, pages)

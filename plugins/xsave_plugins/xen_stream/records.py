@@ -27,7 +27,7 @@ from .headers import Fault, libvirt_fault, libxc_fault, libxl_fault, xl_fault
 from .redaction import redact_config
 
 if TYPE_CHECKING:
-    from xsave import Domain, Entries
+    from xsave import Domain, Entries, XlFacet
 
 S = TypeVar("S")
 
@@ -53,8 +53,8 @@ class XlFileHeader:
 
 
 class _HeaderHandler(RecordHandler[S]):
-    """A container's header. A domain has none: the writer of that container makes it, and a
-    domain being restored has been built from what it says."""
+    """A container's header. A domain has none, but for its configuration: the writer of that
+    container makes it, and a domain being restored has been built from what it says."""
 
     phase = Phase.HEADER
 
@@ -74,6 +74,16 @@ class XlHeaderHandler(_HeaderHandler[XlFileHeader]):
     name = f.XL_HEADER
     summary = "xl file header with the domain's configuration"
     redaction = Redaction.CLEANED
+
+    def collect(self, domain: Domain) -> Iterator[XlFileHeader]:
+        """With the configuration that its host's toolstack keeps of it, if one does."""
+        xl: XlFacet | None = domain.facet("xl")
+        if xl is None or not (config := xl.config()):
+            return
+        flags = f.XL_FLAG_V2 | f.XL_FLAG_JSON
+        config = config.rstrip(b"\0") + b"\0"
+        header = f.XlHeader(f.XL_MAGIC, f.XL_BYTEORDER, flags, 0, 4 + len(config))
+        yield XlFileHeader(header, config, b"", has_config_len=True)
 
     def decode(self, body: memoryview) -> XlFileHeader:
         header = f.XlHeader.decode_at(body, 0)

@@ -556,6 +556,8 @@ def test_start_info_tells_what_the_new_host_gave(width: int, shares: bool) -> No
     struct.pack_into(word, before, nr_pages, len(dest.frames))
     if shares:
         struct.pack_into(word, before, shared, 0xBEEF << 12)
+        struct.pack_into("<I", before, store + width, 0x11)
+        struct.pack_into("<I", before, console + width, 0x22)
     struct.pack_into("<I", before, flags, 0)
     struct.pack_into(word, before, store, dest.mfn(11))
     struct.pack_into(word, before, console, dest.mfn(12))

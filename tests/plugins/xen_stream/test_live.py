@@ -55,6 +55,25 @@ def test_a_guest_that_is_not_of_xens_kinds_has_none() -> None:
     assert not any(bodies(handler, domain) for handler in RECORD_HANDLERS)
 
 
+@pytest.mark.parametrize("kept", [b.CONFIG, b.CONFIG.rstrip(b"\0")], ids=["NUL", "no NUL"])
+def test_the_configuration_that_its_toolstack_keeps_is_xls_header(kept: bytes) -> None:
+    class Toolstack:
+        def config(self) -> bytes:
+            return kept
+
+    domain = FakeDomain(GuestType.X86_HVM, 4, facets={"xl": Toolstack()})
+    assert bodies(r.XlHeaderHandler(), domain) == [b.xl_header()]
+
+
+def test_a_guest_whose_configuration_nobody_keeps_has_no_header() -> None:
+    class Toolstack:
+        def config(self) -> bytes:
+            return b""
+
+    domain = FakeDomain(GuestType.X86_HVM, 4, facets={"xl": Toolstack()})
+    assert bodies(r.XlHeaderHandler(), domain) == []
+
+
 def test_headers_do_nothing_to_a_domain() -> None:
     domain = FakeDomain(GuestType.X86_HVM, 4)
     apply(r.XlHeaderHandler(), domain, b.xl_header())

@@ -1,0 +1,53 @@
+"""The ``xen`` backend: addresses to domains of this host."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from xsave import Backend, DomainInfo, UsageError
+
+if TYPE_CHECKING:
+    from xsave import Domain
+
+    from .connection import Connection
+
+_NAME = re.compile(r"[A-Za-z0-9_.:+-]{1,128}")
+
+
+class XenBackend(Backend):
+    """``xen:NAME`` or ``xen:DOMID``, in dom0."""
+
+    name = "xen"
+    summary = "domains of this Xen host, from its dom0"
+
+    def open(self, address: str) -> Domain:
+        if not _NAME.fullmatch(address):
+            raise UsageError(f"xen: expected xen:NAME or xen:DOMID, got xen:{address}")
+        from .connection import Connection
+        from .domain import SavedDomain
+
+        connection = Connection()
+        try:
+            domid = _find(connection, address)
+        except BaseException:
+            connection.close()
+            raise
+        return SavedDomain(connection, domid)
+
+    def create(self, address: str, info: DomainInfo) -> Domain:
+        """A domain needs more than its records: disks, networks, a device model, all of which
+        the toolstack makes after its configuration."""
+        raise UsageError(
+            "xen: a domain is restored through its toolstack, which makes its devices: "
+            "xsave convert IMAGE guest.xl --to xl, then xl restore guest.xl"
+        )
+
+
+def _find(connection: Connection, name: str) -> int:
+    from .toolstack import find_domid
+
+    domid = find_domid(connection.store, name)
+    if domid == 0:
+        raise UsageError("xen: domain 0 is the host itself, and stays here")
+    return domid
