@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 
-.PHONY: run test lint types bench fuzz man clean
+.PHONY: run test lint types bench fuzz man xenlab xen clean
 
 run: $(VENV)/made
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/examples/main_job.sh
@@ -24,6 +24,14 @@ types: $(VENV)/made
 # A quick look: make bench BENCH="--size 256M --pairs 3"
 bench: $(VENV)/made
 	$(BIN)/python tests/bench/run.py $(BENCH)
+
+# A real Xen host under QEMU's emulation, and the tests that run on it: as root; the first time
+# it is built from Debian's packages. One Debian release: make xen RELEASE=trixie
+xenlab: $(VENV)/made
+	PYTHONPATH=tests/xenlab $(BIN)/python -m lab build $(if $(RELEASE),--release $(RELEASE))
+
+xen: xenlab
+	XSAVE_XENLAB_RELEASE=$(RELEASE) $(BIN)/python -m pytest -m xen tests/xenlab
 
 # The command line's manual pages, from its help.
 man: $(VENV)/made

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import gc
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -103,8 +104,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     config.stash[_left_out] = left_out
     kept: list[pytest.Item] = []
     deselected: list[pytest.Item] = []
+    wants_xen = re.search(r"(?<!not )\bxen\b", config.option.markexpr) is not None
     for item in items:
         missing = list(_missing(item))
+        if item.get_closest_marker("xen") is not None and not wants_xen:
+            missing.append("they run on a real Xen host, with: make xen")
         (deselected if missing else kept).append(item)
         for reason in missing[:1]:
             left_out[reason] = left_out.get(reason, 0) + 1

@@ -1,0 +1,38 @@
+"""The releases of Debian that hosts are built from, and what each brings along."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import LabError
+
+
+@dataclass(frozen=True)
+class Release:
+    """:ivar python: version of dom0's interpreter, whose wheels are fetched."""
+
+    suite: str
+    xen: str
+    python: str
+
+
+RELEASES = {
+    release.suite: release
+    for release in (Release("bookworm", "4.17", "3.11"), Release("trixie", "4.20", "3.13"))
+}
+
+
+def find_release(suite: str) -> Release:
+    if suite not in RELEASES:
+        raise LabError(f"no release {suite!r}; known: {', '.join(RELEASES)}")
+    return RELEASES[suite]
+
+
+def cache_folder() -> Path:
+    """``$XSAVE_XENLAB``, or a folder in the user's cache: 3 GB for each release."""
+    if given := os.environ.get("XSAVE_XENLAB"):
+        return Path(given).absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "xsave" / "xenlab"

@@ -1,0 +1,67 @@
+"""The laboratory itself: what the other tests rely on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from lab.guest import Guest
+from lab.host import Host
+
+pytestmark = pytest.mark.xen
+
+SUMS = """
+import numpy as np
+flags = np.zeros(1 << 20, bool)
+flags[::7] = True
+wanted = len(range(0, 1 << 20, 7))
+found = {int(np.count_nonzero(flags)) for _ in range(4000)}
+print(sorted(found) == [wanted], sorted(found)[:3])
+"""
+# Writes into a page of the guest behind its back, through what xsave itself uses.
+DAMAGE = """
+import sys
+import numpy as np
+from xsave_plugins.xen_host.connection import Connection
+connection = Connection()
+with connection.memory.mapped(int(sys.argv[1]), np.array([0x11], np.uint64), write=True) as (p, e):
+    assert not e.any()
+    p[0, 100] ^= 1
+connection.close()
+"""
+
+
+def test_dom0_runs_on_xen_and_xsave_finds_it(host: Host) -> None:
+    assert "xen_version            : 4." in host.run("xl info")
+    assert "Xen host       Xen 4." in host.run("xsave doctor")
+
+
+def test_its_processor_keeps_what_it_computes_beside_guests(
+    host: Host, make_guest: Callable[[str], Guest]
+) -> None:
+    """Emulation that loses registers would make every other test meaningless."""
+    make_guest("hvm")
+    host.put("/tmp/sums.py", SUMS.encode())
+    run = "/opt/xsave/bin/python /tmp/sums.py"
+    said = host.run(f"{run} & {run} & {run}; wait")
+    assert said.count("True") == 3, said
+
+
+@pytest.mark.parametrize("kind", ["pv", "pvh", "hvm"])
+def test_a_guest_ticks_and_finds_all_as_it_left_it(
+    kind: str, make_guest: Callable[[str], Guest]
+) -> None:
+    guest = make_guest(kind)
+    ticks = guest.wait_for_tick(guest.last_tick() + guest.parts)
+    assert all(tick.good for tick in ticks)
+    numbers = [tick.number for tick in ticks]
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+
+
+def test_a_guest_whose_memory_is_changed_behind_its_back_says_so(
+    host: Host, make_guest: Callable[[str], Guest]
+) -> None:
+    guest = make_guest("hvm")
+    host.put("/tmp/damage.py", DAMAGE.encode())
+    host.run(f"/opt/xsave/bin/python /tmp/damage.py {guest.domid}")
+    assert not guest.wait_for_tick(guest.last_tick() + 2)[-1].good
