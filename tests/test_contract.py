@@ -47,6 +47,7 @@ ALLOWED = {
     "pipeline.inspect": {"pathlib"},  # names of images
     "pipeline.redact": {"os", "pathlib"},  # whether an image can be read again
     "pipeline.run": {"datetime", "os", "pathlib"},  # when an image was made; names of images
+    "pipeline.salvage": {"os", "pathlib"},  # whether an image can be read from anywhere
     "pipeline.save": {"time"},  # the clock that downtime is measured with
     "pipeline.stream": {"time"},  # rate and remaining time
     "pipeline.verify": {"pathlib"},  # names of images

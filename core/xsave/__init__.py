@@ -33,8 +33,9 @@ _HOMES = {
     ),
     "figure": ("Figure",),
     "format": (
-        "ByteSink", "ByteSource", "Event", "Format", "PageFinder", "PageMode", "RandomAccess",
-        "Reader", "ReadOptions", "Remark", "Writer", "WriteOptions",
+        "ByteSink", "ByteSource", "Event", "Format", "Loss", "PageFinder", "PageMode",
+        "RandomAccess", "Reader", "ReadOptions", "Remark", "SalvageReader", "Writer",
+        "WriteOptions",
     ),
     "handler": (
         "ALL_GUESTS", "EmptyHandler", "FindPages", "Handler", "Highlight", "LayoutHandler",
@@ -59,6 +60,7 @@ _HOMES = {
     "pipeline.inspect": ("Inspection", "inspect", "read_pfns", "read_record"),
     "pipeline.redact": ("RedactReport", "redact"),
     "pipeline.run": ("run",),
+    "pipeline.salvage": ("SalvageReport", "salvage"),
     "pipeline.survey": ("Survey", "survey"),
     "pipeline.verify": ("VerifyReport", "verify"),
     "plugin_option": ("PluginOption",),
@@ -133,6 +135,7 @@ __all__ = [
     "LinkError",
     "LinkLostError",
     "Listener",
+    "Loss",
     "LossError",
     "MemoryHandler",
     "MissingPluginError",
@@ -167,6 +170,8 @@ __all__ = [
     "Remark",
     "Ruling",
     "RunReport",
+    "SalvageReader",
+    "SalvageReport",
     "SentOnce",
     "SilentPeerError",
     "SourceError",
@@ -207,6 +212,7 @@ __all__ = [
     "redact",
     "run",
     "runs",
+    "salvage",
     "survey",
     "to_json",
     "u8",
@@ -297,12 +303,14 @@ if TYPE_CHECKING:
         ByteSource,
         Event,
         Format,
+        Loss,
         PageFinder,
         PageMode,
         RandomAccess,
         Reader,
         ReadOptions,
         Remark,
+        SalvageReader,
         WriteOptions,
         Writer,
     )
@@ -337,6 +345,7 @@ if TYPE_CHECKING:
     from .pipeline.inspect import Inspection, inspect, read_pfns, read_record
     from .pipeline.redact import RedactReport, redact
     from .pipeline.run import run
+    from .pipeline.salvage import SalvageReport, salvage
     from .pipeline.survey import Survey, survey
     from .pipeline.verify import VerifyReport, verify
     from .plugin_option import PluginOption

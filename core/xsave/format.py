@@ -172,6 +172,36 @@ class Writer(Protocol):
         """Everything has been put: write what closes the image."""
 
 
+@frozen
+class Loss:
+    """Something of a damaged or cut image that is not provably whole.
+
+    :ivar what: a record by its name, or "unknown pieces" and such where that is lost too.
+    :ivar offset: bytes from the start of the image; :ivar size_bytes: as far as it goes.
+    :ivar reason: what is wrong with it.
+    :ivar pfns: pages of these are lost with it: pairs of the first and the last, both included.
+    :ivar is_exact: whether ``pfns`` are just those; otherwise any of them may be.
+    """
+
+    what: str
+    offset: int
+    size_bytes: int
+    reason: str
+    pfns: tuple[tuple[int, int], ...] = ()
+    is_exact: bool = True
+
+
+class SalvageReader(Protocol):
+    """A damaged image being read. ``info`` is known before the first event."""
+
+    @property
+    def info(self) -> ImageInfo: ...
+
+    def __iter__(self) -> Iterator[Event | Loss]:
+        """What is provably whole, and what is not, in the order of the image. In a batch, pfns
+        whose contents are lost come as BROKEN. Raises nothing because of damage."""
+
+
 class PageFinder(Protocol):
     """Pages by pfn, reading only the pieces needed."""
 
@@ -222,6 +252,14 @@ class Format(abc.ABC):
 
         :param info: of the stream to come.
         """
+
+    def salvage(self, image: RandomAccess, options: ReadOptions) -> SalvageReader | None:
+        """Read on behind what is damaged, by means of the image's own checksums. None where
+        there are none: then what comes before the damage is all that can be had.
+
+        :raises StreamError: the headers are lost, and nothing can be understood without.
+        """
+        return None
 
     def page_finder(self, image: RandomAccess, options: ReadOptions) -> PageFinder | None:
         """Pages by pfn through the image's own index; None if it has none."""

@@ -16,6 +16,7 @@ COMMANDS = {
     "diff": "Show what differs between two images of one guest.",
     "report": "Write an HTML page about an image: memory map, records, devices.",
     "redact": "Write an image without its guest's data, to be shown to others.",
+    "salvage": "Save what is whole of a damaged image.",
     "plugins": "List the plugins and what each one provides.",
     "certs": "Make certificates for a laboratory.",
     "doctor": "Examine this installation, and say how to mend it.",

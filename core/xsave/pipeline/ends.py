@@ -21,6 +21,7 @@ from ..io.sink import Pace, open_sink
 from ..manager import HandlerTable, PluginManager
 from ..record import ImageInfo
 from .restore import PFN_LIMIT, DomainWriter
+from .stream import is_salvaged
 
 if TYPE_CHECKING:
     from ..domain import Domain
@@ -120,6 +121,8 @@ class DomainDestination:
         # An image keeps under "source" what its source said about itself.
         kept = info.details.get("source")
         details = kept if isinstance(kept, dict) else info.details
+        if is_salvaged(info):
+            raise UsageError("the image was salvaged: parts of the guest are missing")
         if details.get("redacted"):
             raise UsageError("the image was redacted: the guest's data is gone, so it cannot run")
         size, name = details.get("p2m_size"), details.get("name")

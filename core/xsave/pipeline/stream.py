@@ -29,7 +29,7 @@ from ..handler import Handler, MemoryHandler, RecordHandler
 from ..io.source import Hasher, Source, from_read, open_source
 from ..manager import HandlerTable, PluginManager
 from ..progress import Progress, ProgressCallback, RecordCount, RunReport
-from ..record import Owner, Record
+from ..record import ImageInfo, Owner, Record
 from ..workers import Workers
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 PROGRESS_INTERVAL_S = 0.1
 SNIFF_BYTES = 4096
 WRAPPERS_MAX = 4  # codecs around an input, one in the other
+SALVAGED = "salvaged"  # in the details of an image that was saved from damage
 
 
 def recognise(source: Source, manager: PluginManager) -> tuple[Format, Source]:
@@ -148,12 +149,21 @@ def open_stream(
         raise
 
 
+def is_salvaged(info: ImageInfo) -> bool:
+    """Whether parts of it are missing, as it says itself."""
+    source = info.details.get("source")
+    details = source if isinstance(source, dict) else info.details
+    return bool(details.get(SALVAGED))
+
+
 @define
 class Watch:
     """Dispatches events to handlers, and keeps the report.
 
     :ivar decode: give records to their handlers' ``decode``. Not done for a bare copy of
         structure.
+    :ivar is_whole: False for what is known to lack something: rules that span records are
+        left alone then, as for what says so of itself.
     """
 
     manager: PluginManager
@@ -165,6 +175,7 @@ class Watch:
     cancelled: Callable[[], bool] | None = None
     stage: str = "run"
     tolerate_missing: bool = False
+    is_whole: bool = True
     _checks: list[StreamCheck] = field(factory=list)
     _started: float = field(factory=time.monotonic)
     _told: float = 0.0
@@ -172,7 +183,9 @@ class Watch:
     def events(self) -> Iterator[tuple[Event, Any]]:
         """Each event with the state its handler decoded; None for batches, and for records
         that nobody here understands."""
-        self._checks = list(self.manager.make_checks(self.reader.info, self.handlers.plugins))
+        if self.is_whole and not is_salvaged(self.reader.info):
+            info, plugins = self.reader.info, self.handlers.plugins
+            self._checks = list(self.manager.make_checks(info, plugins))
         self._tell(last=False)
         for event in self.reader:
             if self.cancelled is not None and self.cancelled():

@@ -9,12 +9,13 @@ from typing import Any
 
 from attrs import define, field
 
+from ..errors import StreamError
 from ..format import Format, PageMode
 from ..manager import PluginManager, build_manager
 from ..progress import ProgressCallback, RunReport
 from ..workers import Workers
 from .base import open_base
-from .stream import Watch, open_stream, used_plugins
+from .stream import Watch, is_salvaged, open_stream, used_plugins
 
 
 @define
@@ -84,6 +85,11 @@ def verify(
                 pass
         finally:
             opened.source.close()
+    if is_salvaged(report.source):
+        raise StreamError(
+            "every piece is right, but the image was salvaged from a damaged one: parts of the "
+            "guest are missing"
+        )
     report.plugins = used_plugins(report.records.values())
     report.not_understood = [
         count.name for count in report.records.values() if not count.understood and count.mandatory

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         RandomAccess,
         Reader,
         ReadOptions,
+        SalvageReader,
         WriteOptions,
         Writer,
     )
@@ -40,6 +41,11 @@ class NativeFormat(Format):
         from .writer import NativeWriter
 
         return NativeWriter(sink, info, options)
+
+    def salvage(self, image: RandomAccess, options: ReadOptions) -> SalvageReader:
+        from .salvage import NativeSalvager
+
+        return NativeSalvager(image, options)
 
     def page_finder(self, image: RandomAccess, options: ReadOptions) -> PageFinder | None:
         from .finder import NativeFinder
