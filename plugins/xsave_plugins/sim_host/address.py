@@ -10,6 +10,8 @@ from attrs import frozen
 
 from xsave import UsageError
 
+from .abilities import CPUS, MAX_TMEM_POOLS, TMEM, Lacks
+
 TYPES = ("pv", "pvh", "hvm")
 WORKLOADS = ("idle", "sequential", "random", "hungry", "ballooning")
 CLOCKS = ("real", "manual", "reads")
@@ -38,7 +40,8 @@ class SimAddress:
     :ivar dirty: bytes a second that the workload writes to, counted in whole pages.
     :ivar vcpus: 1 for a new guest, as the image says for one to be restored.
     :ivar online: vcpus that run; those above are offline.
-    :ivar host_memory: bytes of a host that this address is the first to name.
+    :ivar host_memory: bytes of a host that this address is the first to name; the three after
+        it: what that host lacks.
     :ivar prove: keep fingerprints of guests that leave and arrive.
     :ivar at: path of the socket at which another process serves hosts; None for this one's.
     :ivar id: of one guest, which no other ever has.
@@ -58,6 +61,9 @@ class SimAddress:
     seed: int = 1
     host: str | None = None
     host_memory: int | None = None
+    host_tmem: str = "yes"
+    host_tmem_pools: int = MAX_TMEM_POOLS
+    host_cpu: str = "same"
     name: str | None = None
     clock: str | None = None
     prove: bool = False
@@ -68,6 +74,10 @@ class SimAddress:
     tmem_codec: str = ""
     tmem_ids: int = 192
     tmem_rate: int = 0
+
+    @property
+    def lacks(self) -> Lacks:
+        return Lacks(self.host_tmem, self.host_tmem_pools, self.host_cpu)
 
 
 def parse_size(text: str) -> int:
@@ -161,6 +171,9 @@ OPTIONS: Mapping[str, Callable[[str], Any]] = {
     "seed": _number(0, (1 << 63) - 1),
     "host": _name,
     "host_memory": _memory,
+    "host_tmem": _one_of(*TMEM),
+    "host_tmem_pools": _number(1, MAX_TMEM_POOLS),
+    "host_cpu": _one_of(*CPUS),
     "name": _name,
     "clock": _one_of(*CLOCKS),
     "prove": _yes_or_no,

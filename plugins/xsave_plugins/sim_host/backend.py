@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from xsave import Backend, DomainInfo, GuestType, UsageError
 
+from .abilities import NOTHING, Abilities, Lacks, abilities_of
 from .address import (
     CLOCKS,
     MAX_VCPUS,
@@ -51,13 +52,13 @@ class SimBackend(Backend):
         self._hosts: dict[str, Host] = {}
         self._lock = Lock()
 
-    def host(self, name: str, memory: int | None = None) -> Host:
+    def host(self, name: str, memory: int | None = None, lacks: Lacks = NOTHING) -> Host:
         """The host of that name, made when it is first named, with so many bytes."""
         from .host import DEFAULT_MEMORY, Host
 
         with self._lock:
             if name not in self._hosts:
-                self._hosts[name] = Host(name, memory or DEFAULT_MEMORY)
+                self._hosts[name] = Host(name, memory or DEFAULT_MEMORY, lacks)
             return self._hosts[name]
 
     def open(self, address: str) -> Domain:
@@ -69,7 +70,7 @@ class SimBackend(Backend):
         if wanted.at is not None:
             return _elsewhere(wanted.at).open(split_socket(address)[0])
         with self._lock:
-            host = self.host(wanted.host or self._source_host, wanted.host_memory)
+            host = self._host_for(wanted, self._source_host)
             guest = host.guests.get(wanted.name or "")
             if guest is None:
                 return SimDomain(self._boot(host, wanted))
@@ -84,6 +85,14 @@ class SimBackend(Backend):
             return _elsewhere(wanted.at).create(split_socket(address)[0], info)
         with self._lock:
             return self._create(wanted, info)
+
+    def host_of(self, address: str) -> Abilities:
+        """As it is now; an address that names a host for the first time makes it."""
+        wanted = parse_address(address)
+        if wanted.at is not None:
+            return _elsewhere(wanted.at).host_of(split_socket(address)[0])
+        host = self._host_for(wanted, self._destination_host)
+        return abilities_of(host, wanted.name, wanted.tmem_codec)
 
     def find(self, locator: str) -> Domain | None:
         wanted = parse_address(locator)
@@ -124,13 +133,16 @@ class SimBackend(Backend):
             hosts = list(self._hosts.values())
         return sorted(one for host in hosts for one in list(host.history) if one[2] == name)
 
+    def _host_for(self, wanted: SimAddress, otherwise: str) -> Host:
+        return self.host(wanted.host or otherwise, wanted.host_memory, wanted.lacks)
+
     def _create(self, wanted: SimAddress, info: DomainInfo) -> Domain:
         from .build import make_facets
         from .domain import SimDomain
         from .guest import Guest
 
         kind = _kind_for(wanted, info)
-        host = self.host(wanted.host or self._destination_host, wanted.host_memory)
+        host = self._host_for(wanted, self._destination_host)
         if wanted.name in host.guests:
             raise UsageError(f"sim: host {host.name} has a guest {wanted.name} already")
         name = wanted.name or _free_name(host, info.name if is_name(info.name) else kind)

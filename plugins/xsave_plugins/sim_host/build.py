@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from xsave import UsageError
+
 from .address import WORKLOADS, SimAddress
 from .contents import Contents
 from .device_model import DeviceModel
@@ -30,7 +32,8 @@ _BALLOON_SHARE = 4  # of the ordinary memory, what a balloon grows to
 def make_facets(guest: Guest, tmem_codec: str = "") -> None:
     """Empty ones, for a guest to be restored into or booted."""
     guest.facets["x86"] = X86State(guest)
-    guest.facets["tmem"] = Tmem(guest, tmem_codec)
+    if guest.host.lacks.tmem != "no":
+        guest.facets["tmem"] = Tmem(guest, tmem_codec)
     if guest.kind == "pv":
         guest.facets["pv"] = PvState(guest)
         return
@@ -42,8 +45,11 @@ def make_facets(guest: Guest, tmem_codec: str = "") -> None:
 def boot(host: Host, name: str, kind: str, wanted: SimAddress, clock: str) -> Guest:
     """A running guest.
 
+    :raises UsageError: it is to have tmem, and the host has none.
     :raises XsaveError: the host has not enough memory; nothing is left of the guest.
     """
+    if wanted.tmem and host.lacks.tmem == "no":
+        raise UsageError(f"sim: host {host.name} has no tmem")
     nr_pages = wanted.memory // 4096
     if kind == "pv":
         pfns = np.arange(nr_pages, dtype=np.uint64)
@@ -62,7 +68,8 @@ def boot(host: Host, name: str, kind: str, wanted: SimAddress, clock: str) -> Gu
         rest = max(0, wanted.resident // 4096 - (end - first)) if last > end else 0
         _fill(guest, wanted.seed, first, nr_resident, above[:rest])
         _boot_kernel(guest, wanted, layout if kind == "pv" else None)
-        guest.facets["tmem"].boot(wanted)
+        if "tmem" in guest.facets:
+            guest.facets["tmem"].boot(wanted)
         guest.resume()
     except BaseException:
         guest.destroy()

@@ -80,8 +80,8 @@ class Call:
 _NOTHING, _BYTES, _LOOK = Call(), Call("d"), Call(is_property=True)
 
 HOSTS: Mapping[str, Call] = {
-    "open": Call("s"), "create": Call("sm"), "find": Call("s"), "guests": _NOTHING,
-    "proofs": _NOTHING, "history": Call("s"),
+    "open": Call("s"), "create": Call("sm"), "find": Call("s"), "host_of": Call("s"),
+    "guests": _NOTHING, "proofs": _NOTHING, "history": Call("s"),
 }  # fmt: skip
 # Of one domain; those of facets have the facet's name before a dot.
 DOMAIN: Mapping[str, Call] = {

@@ -15,6 +15,7 @@ import click
 
 from xsave import UsageError, XsaveError
 
+from .abilities import CPUS, MAX_TMEM_POOLS, TMEM, Lacks
 from .address import CLOCKS, is_name, parse_size
 from .backend import SimBackend
 from .connection import listen
@@ -81,17 +82,41 @@ def main() -> None:
     "--memory", metavar="SIZE", callback=_as(parse_size), help="Of that host; 64G by default."
 )
 @click.option(
+    "--tmem",
+    type=click.Choice(TMEM),
+    default="yes",
+    show_default=True,
+    help="Whether that host has transcendent memory, or has it switched off.",
+)
+@click.option(
+    "--tmem-pools",
+    type=click.IntRange(1, MAX_TMEM_POOLS),
+    default=MAX_TMEM_POOLS,
+    show_default=True,
+    help="How many a guest may have there.",
+)
+@click.option(
+    "--cpu",
+    type=click.Choice(CPUS),
+    default="same",
+    show_default=True,
+    help="An older one has no AVX2, FMA and BMI, and takes no guest that has.",
+)
+@click.option(
     "--clock", type=click.Choice(CLOCKS), default="real", show_default=True,
     help="Of guests whose address names none.",
 )  # fmt: skip
 @click.option("--until-eof", is_flag=True, help="End when standard input does.")
-def serve(socket: str, host: str | None, memory: int | None, clock: str, until_eof: bool) -> None:
+def serve(
+    socket: str, host: str | None, memory: int | None, tmem: str, tmem_pools: int, cpu: str,
+    clock: str, until_eof: bool,
+) -> None:  # fmt: skip
     """Serve hosts at SOCKET until stopped. Their guests end with this process."""
     from .server import Server
 
     name = host or _name_after(socket)
     backend = SimBackend(clock=clock, own_host=name)
-    backend.host(name, memory)
+    backend.host(name, memory, Lacks(tmem, tmem_pools, cpu))
     server = Server(backend, listen(socket))
     try:
         signal.signal(signal.SIGTERM, _stop)

@@ -10,6 +10,7 @@ import numpy as np
 
 from xsave import XsaveError
 
+from .abilities import NOTHING, Lacks
 from .clock import Lock
 from .machine_memory import FRAME_BYTES, MachineMemory
 
@@ -43,8 +44,9 @@ class Host:
         ``ended`` (told after): nanoseconds of the monotonic clock, id, name, what; the last ones.
     """
 
-    def __init__(self, name: str, memory: int = DEFAULT_MEMORY) -> None:
+    def __init__(self, name: str, memory: int = DEFAULT_MEMORY, lacks: Lacks = NOTHING) -> None:
         self.name = name
+        self.lacks = lacks
         self.nr_frames = memory // FRAME_BYTES
         number = zlib.crc32(name.encode())
         self.base_mfn = (1 << 26) + ((number & 0xFFF) << 24)

@@ -11,6 +11,7 @@ import numpy as np
 
 from xsave import Domain, DomainInfo, Entries, Pages, TryAgainError, UsageError, XsaveError
 
+from .abilities import Abilities, from_map
 from .calls import FACETS
 from .connection import Connection, connect
 from .server import ERRORS, MAX_PAGES, as_map, info_of
@@ -77,6 +78,13 @@ class Hosts:
             return RemoteDomain(self, guest_id)
         self.close()
         return None
+
+    def host_of(self, address: str) -> Abilities:
+        """As the backend's; this connection ends with it."""
+        try:
+            return from_map(self.call("host_of", address)[0])
+        finally:
+            self.close()
 
     def guests(self) -> Sequence[Mapping[str, Any]]:
         """Of all hosts there, what each is and does; see ``Guest.status``."""

@@ -131,6 +131,9 @@ class Server:
     def _find(self, guest_id: str) -> bool:
         return self._backend.find_id(guest_id) is not None
 
+    def _host_of(self, address: str) -> Any:
+        return self._backend.host_of(_of_this_process(address)).as_map()
+
     def _guests(self) -> Any:
         return [guest.status for guest in self._backend.guests()]
 

@@ -266,6 +266,8 @@ class Tmem:
         with self._lock:
             if self.abi_version is not None:
                 raise XsaveError(f"tmem: {self._guest.name} is a client already")
+            if self._host.lacks.tmem != "yes":
+                raise XsaveError(f"tmem: host {self._host.name} has it switched off")
             if abi_version not in (0, 1) or not 1 <= max_pools <= MAX_POOLS:
                 raise XsaveError(f"tmem: no client of version {abi_version}, {max_pools} pools")
             self.abi_version, self._max_pools = abi_version, max_pools
@@ -276,6 +278,11 @@ class Tmem:
         with self._lock:
             if self.abi_version is None:
                 raise XsaveError(f"tmem: {self._guest.name} is no client")
+            if pool_id >= self._host.lacks.tmem_pools:
+                raise XsaveError(
+                    f"tmem: host {self._host.name} gives a guest {self._host.lacks.tmem_pools} "
+                    f"pools at most, none has number {pool_id}"
+                )
             if not 0 <= pool_id < self._max_pools or pool_id in self._pools:
                 raise XsaveError(f"tmem: pool {pool_id} is there already, or too many")
             if flags & _OTHER_FLAGS or (flags & PERSISTENT and flags & SHARED):

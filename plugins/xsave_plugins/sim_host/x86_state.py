@@ -24,6 +24,14 @@ MAX_BASIC, MAX_EXTENDED = 0xD, 0x80000021
 WITH_SUBLEAVES = {4: 1, 7: 1, 0xB: 1, 0xD: 3}
 SIGNATURE = 0x00A60F12
 
+# Where feature bits are.
+FEATURES = {
+    (1, 0): ("ecx", "edx"), (7, 0): ("ebx", "ecx", "edx"), (0xD, 1): ("eax",),
+    (0x80000001, 0): ("ecx", "edx"), (0x80000008, 0): ("ebx",),
+}  # fmt: skip
+# What older processors do not have: FMA and F16C; BMI1, AVX2, BMI2, ADX and SMAP.
+OLDER_LACKS = {1: (0, 0, 1 << 12 | 1 << 29, 0), 7: (0, 1 << 3 | 1 << 5 | 1 << 8 | 3 << 19, 0, 0)}
+
 _VENDOR = struct.unpack("<3I", b"AuthenticAMD")
 _BRAND = struct.unpack("<12I", b"Simulated processor of an xsave host".ljust(48, b"\0"))
 
@@ -34,9 +42,7 @@ class X86State:
     def __init__(self, guest: Guest) -> None:
         self._guest = guest
         self._tsc = (0, KHZ, 0, 1)  # nanoseconds: beside those that the guest counts
-        self._cpuid = b"".join(LEAF.pack(*leaf) for leaf in _leaves(guest.kind))
-        self._msrs = MSR.pack(PLATFORM_INFO, 0, 0 if guest.kind == "pv" else FAULTING)
-        self._msrs += MSR.pack(ARCH_CAPABILITIES, 0, 0)
+        self._cpuid, self._msrs = policies(guest.kind, guest.host.lacks.cpu)
 
     def tsc_info(self) -> tuple[int, int, int, int]:
         mode, khz, nsec, incarnation = self._tsc
@@ -55,6 +61,8 @@ class X86State:
             raise XsaveError(
                 f"CPUID policy: expected leaves of {LEAF.size} bytes, got {len(leaves)} bytes"
             )
+        if self._guest.host.lacks.cpu != "same":
+            self._check_features(leaves)
         self._cpuid = bytes(leaves)
 
     def msr_policy(self) -> bytes:
@@ -67,10 +75,45 @@ class X86State:
             )
         self._msrs = bytes(entries)
 
+    def _check_features(self, leaves: bytes) -> None:
+        """A host of an older kind takes no guest that was told of more."""
+        host = self._guest.host
+        ours = _features(policies(self._guest.kind, host.lacks.cpu)[0])
+        for word, bits in _features(leaves).items():
+            if extra := bits & ~ours.get(word, 0):
+                leaf, subleaf, register = word
+                raise XsaveError(
+                    f"CPUID policy: the processors of host {host.name} do not have bits "
+                    f"{extra:#x} of {register} of leaf {leaf:#x}.{subleaf}"
+                )
+
     def _run_ns(self) -> int:
         with self._guest.lock:
             state = self._guest.state
             return 0 if state is None else state[Word.RUN_NS]
+
+
+def policies(kind: str, cpu: str) -> tuple[bytes, bytes]:
+    """CPUID and MSR policy that guests of this kind get on processors of that kind."""
+    leaves = b"".join(LEAF.pack(*_without(leaf, cpu)) for leaf in _leaves(kind))
+    msrs = MSR.pack(PLATFORM_INFO, 0, 0 if kind == "pv" else FAULTING)
+    return leaves, msrs + MSR.pack(ARCH_CAPABILITIES, 0, 0)
+
+
+def _without(leaf: tuple[int, ...], cpu: str) -> tuple[int, ...]:
+    number, subleaf, *registers = leaf
+    lacking = OLDER_LACKS.get(number, (0, 0, 0, 0)) if cpu == "older" else (0, 0, 0, 0)
+    return number, subleaf, *(r & ~bits for r, bits in zip(registers, lacking, strict=True))
+
+
+def _features(leaves: bytes) -> dict[tuple[int, int, str], int]:
+    """Words of feature bits, by leaf, subleaf and register."""
+    return {
+        (leaf, subleaf & 0xFFFF if subleaf != NO_SUBLEAF else 0, register): value
+        for leaf, subleaf, *values in LEAF.iter_unpack(leaves)
+        for register, value in zip(("eax", "ebx", "ecx", "edx"), values, strict=True)
+        if register in FEATURES.get((leaf, 0 if subleaf == NO_SUBLEAF else subleaf), ())
+    }
 
 
 def _leaves(kind: str) -> Iterator[tuple[int, ...]]:
