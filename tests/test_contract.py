@@ -64,6 +64,7 @@ MACHINE_IN_PLUGINS = {
     "xsave_plugins.sim_host.clock": {"threading", "time"},
     "xsave_plugins.sim_host.machine_memory": {"mmap"},
     # and one that can be served to other processes, so that its guests outlive them
+    "xsave_plugins.sim_host.address": {"os"},  # where a socket is, seen from anywhere
     "xsave_plugins.sim_host.command": {"os", "signal", "threading"},
     "xsave_plugins.sim_host.connection": {"os", "socket"},
     "xsave_plugins.sim_host.remote": {"os"},

@@ -315,6 +315,16 @@ class Backend(abc.ABC):
     def create(self, address: str, info: DomainInfo) -> Domain:
         """A new, empty, paused domain to restore into."""
 
+    def reserve(self, address: str) -> tuple[str, str]:
+        """Optional: an address for :meth:`create`, and the locator that the one guest made
+        with it will have, so that it is known before there is anything to be found. Makes
+        nothing.
+
+        :returns: as given, and "" where a locator is only known afterwards, or never.
+        :raises UsageError: the address makes no sense to this backend.
+        """
+        return address, ""
+
     def find(self, locator: str) -> Domain | None:
         """The guest that has this :attr:`Domain.locator`, in whatever state it is, one that
         is half-built among them. Never makes one.

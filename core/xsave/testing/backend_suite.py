@@ -363,6 +363,21 @@ class BackendSuite:
                 assert self.backend.find(locator) is None
                 assert another.locator != locator
 
+    def test_a_locator_that_was_reserved_finds_nothing_until_the_guest_is_made(self) -> None:
+        with self.guest() as source:
+            info = source.info
+        address, locator = self.backend.reserve(self.dest_address())
+        if not locator:
+            assert address == self.dest_address()
+            return
+        assert self.backend.find(locator) is None
+        domain = self.backend.create(address, info)
+        try:
+            assert domain.locator == locator
+        finally:
+            domain.destroy()
+            domain.close()
+
     # of its parts,
 
     def test_a_part_that_no_guest_has_is_none(self) -> None:

@@ -98,11 +98,13 @@ class Abilities:
 
 
 def from_map(told: Mapping[str, Any]) -> Abilities:
-    tmem = told["tmem"]
+    tmem = None
+    if told["tmem"] is not None:
+        enabled, abi_version, max_pools, codecs = told["tmem"]
+        tmem = TmemAbilities(enabled, abi_version, max_pools, tuple(codecs))
     return Abilities(
-        told["name"], told["free_bytes"], told["in_the_way"], X86Abilities(told["policies"]),
-        None if tmem is None else TmemAbilities(*tmem),
-    )  # fmt: skip
+        told["name"], told["free_bytes"], told["in_the_way"], X86Abilities(told["policies"]), tmem
+    )
 
 
 def abilities_of(host: Host, name: str | None, tmem_codec: str) -> Abilities:

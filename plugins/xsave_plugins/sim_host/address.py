@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -212,6 +214,18 @@ def parse_address(address: str) -> SimAddress:
     if (found.online or 1) > (found.vcpus or 1):
         raise UsageError("sim: online: expected at most vcpus, got more")
     return found
+
+
+def new_id() -> str:
+    return uuid.uuid4().hex
+
+
+def locator(guest_id: str, path: str) -> str:
+    """An address by which a guest of another process is found, and no other.
+
+    :param path: of the socket there.
+    """
+    return f"?id={guest_id}&at={os.path.abspath(path)}"  # noqa: PTH100 - as text
 
 
 def split_socket(address: str) -> tuple[str, str | None]:

@@ -14,6 +14,8 @@ from .address import (
     TYPES,
     SimAddress,
     is_name,
+    locator,
+    new_id,
     parse_address,
     split_socket,
 )
@@ -86,6 +88,15 @@ class SimBackend(Backend):
         with self._lock:
             return self._create(wanted, info)
 
+    def reserve(self, address: str) -> tuple[str, str]:
+        """By an id; of a guest of this process there is nothing to be found later."""
+        wanted = parse_address(address)
+        if wanted.at is None or wanted.id is not None:
+            return address, ""
+        guest_id = new_id()
+        mark = "&" if "?" in address else "?"
+        return f"{address}{mark}id={guest_id}", locator(guest_id, wanted.at)
+
     def host_of(self, address: str) -> Abilities:
         """As it is now; an address that names a host for the first time makes it."""
         wanted = parse_address(address)
@@ -149,9 +160,12 @@ class SimBackend(Backend):
         nr_vcpus = wanted.vcpus or info.nr_vcpus or MAX_VCPUS
         if nr_vcpus > MAX_VCPUS:
             raise UsageError(f"sim: at most {MAX_VCPUS} vcpus, {nr_vcpus} are wanted")
+        if wanted.id is not None and self.find_id(wanted.id) is not None:
+            raise UsageError("sim: a guest of this id is there already")
         guest = Guest(
             host, name, kind, max(1, info.p2m_size), nr_vcpus,
             clock=wanted.clock or self._clock, prove=wanted.prove,
+            guest_id=wanted.id,
         )  # fmt: skip
         guest.has_arrived = False
         make_facets(guest, wanted.tmem_codec)

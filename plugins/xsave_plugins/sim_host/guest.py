@@ -7,7 +7,6 @@ through the same few methods.
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import numpy as np
 
 from xsave import PINNED, TYPE_SHIFT, XTAB, GuestType, XsaveError
 
+from .address import new_id
 from .clock import Lock, Runner, now_ns
 from .state_page import STATE_PFN, StatePage, Word
 from .workload import Workload
@@ -56,9 +56,10 @@ class Guest:
         *,
         clock: str = "real",
         prove: bool = False,
+        guest_id: str | None = None,
     ) -> None:
         _check_size(name, p2m_size)
-        self.id = uuid.uuid4().hex
+        self.id = guest_id or new_id()
         self.host = host
         self.name = name
         self.kind = kind

@@ -12,6 +12,7 @@ import numpy as np
 from xsave import Domain, DomainInfo, Entries, Pages, TryAgainError, UsageError, XsaveError
 
 from .abilities import Abilities, from_map
+from .address import locator
 from .calls import FACETS
 from .connection import Connection, connect
 from .server import ERRORS, MAX_PAGES, as_map, info_of
@@ -137,7 +138,7 @@ class RemoteDomain(Domain):
 
     @property
     def locator(self) -> str:
-        return f"?id={self._id}&at={self._hosts.path}"
+        return locator(self._id, self._hosts.path)
 
     def pause(self) -> None:
         self._ask("pause")

@@ -168,6 +168,20 @@ def test_what_was_half_built_is_found_by_its_locator_and_can_be_destroyed(served
     assert backend.find(locator) is None
 
 
+def test_a_guest_is_known_before_it_is_made(served: Served) -> None:
+    backend = SimBackend()
+    address, locator = backend.reserve(f"?at={served.path}")
+    assert backend.reserve(address) == (address, "")  # it has one
+    assert backend.reserve("?host=b") == ("?host=b", "")  # ends with this process
+    assert backend.find(locator) is None
+    domain = backend.create(address, INFO)
+    assert domain.locator == locator
+    with pytest.raises(UsageError, match="of this id is there already"):
+        backend.create(address, INFO)
+    domain.destroy()
+    domain.close()
+
+
 def test_an_address_without_a_type_never_makes_a_guest(served: Served) -> None:
     with pytest.raises(UsageError, match=r"host one has no guest 'web' \(it has: none\)"):
         SimBackend().open(f"?name=web&at={served.path}")
