@@ -17,9 +17,10 @@ Read = Callable[[int], bytes]
 _PIECE_BYTES = 1 << 16
 
 
-def require(module: str, codec: str) -> None:
+def require(module: str, codec: str, remedy: str = "") -> None:
     """Find out, without importing it, whether a codec's library is installed.
 
+    :param remedy: what is needed, where it cannot be installed like others.
     :raises PluginError: it is not; the message names what to install.
     """
     try:
@@ -29,7 +30,7 @@ def require(module: str, codec: str) -> None:
     if not found:
         raise PluginError(
             f"codec {codec} needs the Python module {module}, which is not installed: "
-            f"pip install 'xsave[{codec}]'"
+            + (remedy or f"pip install 'xsave[{codec}]'")
         )
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import io
+import lzma
 import os
 import subprocess
 import sys
@@ -16,14 +20,19 @@ from hypothesis import strategies as st
 import xsave_plugins.codecs
 from xsave import Codec, FieldError, PluginManager
 from xsave.testing import CodecSuite
-from xsave_plugins.codecs import brotli, none, zstd
+from xsave_plugins.codecs import brotli, none, xz, zstd
+from xsave_plugins.codecs import bzip2 as bzip2_plugin
+from xsave_plugins.codecs import gzip as gzip_plugin
 from xsave_plugins.codecs import lz4 as lz4_plugin
 
 CODECS: dict[str, Codec] = {
     codec.name: codec
-    for codec in (none.NoneCodec(), brotli.BrotliCodec(), zstd.ZstdCodec(), lz4_plugin.Lz4Codec())
-}
-PACKING = ("brotli", "zstd", "lz4")
+    for codec in (
+        none.NoneCodec(), brotli.BrotliCodec(), zstd.ZstdCodec(), lz4_plugin.Lz4Codec(),
+        gzip_plugin.GzipCodec(), xz.XzCodec(), bzip2_plugin.Bzip2Codec(),
+    )
+}  # fmt: skip
+PACKING = ("brotli", "zstd", "lz4", "gzip", "xz", "bzip2")
 
 
 class TestNone(CodecSuite):
@@ -44,6 +53,34 @@ class TestLz4(CodecSuite):
     codec = CODECS["lz4"]
     stand_alone_content = b"a file of its own, " * 999
     stand_alone = lz4.frame.compress(stand_alone_content)
+
+
+class TestGzip(CodecSuite):
+    codec = CODECS["gzip"]
+    stand_alone_content = b"a file of its own, " * 999
+    stand_alone = gzip.compress(stand_alone_content)
+
+
+class TestXz(CodecSuite):
+    codec = CODECS["xz"]
+    stand_alone_content = b"a file of its own, " * 999
+    stand_alone = lzma.compress(stand_alone_content)
+
+
+class TestBzip2(CodecSuite):
+    codec = CODECS["bzip2"]
+    stand_alone_content = b"a file of its own, " * 999
+    stand_alone = bz2.compress(stand_alone_content)
+
+
+def test_an_xz_file_that_wants_too_much_memory_is_refused() -> None:
+    """A dictionary of 192 MiB, of which a reader would have to make room for all."""
+    filters = [{"id": lzma.FILTER_LZMA2, "dict_size": 192 << 20, "mode": lzma.MODE_FAST,
+                "mf": lzma.MF_HC3, "nice_len": 16}]  # fmt: skip
+    greedy = lzma.compress(b"small", filters=filters)
+    read = CODECS["xz"].open_stream(io.BytesIO(greedy).read)
+    with pytest.raises(FieldError, match=r"[Mm]emory"):
+        read(100)
 
 
 some_bytes = st.one_of(

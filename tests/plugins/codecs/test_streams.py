@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 import tracemalloc
 from collections.abc import Callable
@@ -14,13 +17,19 @@ from hypothesis import strategies as st
 
 from xsave import Codec, FieldError, StreamError, TruncatedError, UsageError
 from xsave_plugins.codecs import brotli, none
+from xsave_plugins.codecs.bzip2 import Bzip2Codec
+from xsave_plugins.codecs.gzip import GzipCodec
 from xsave_plugins.codecs.lz4 import Lz4Codec
+from xsave_plugins.codecs.xz import XzCodec
 from xsave_plugins.codecs.zstd import ZstdCodec, _library
 
 zstd = _library()
 STREAMS: dict[str, tuple[Codec, Callable[[bytes], bytes]]] = {
     "zstd": (ZstdCodec(), zstd.compress),
     "lz4": (Lz4Codec(), lz4.frame.compress),
+    "gzip": (GzipCodec(), gzip.compress),
+    "xz": (XzCodec(), lambda data: lzma.compress(data, preset=0)),  # a small dictionary
+    "bzip2": (Bzip2Codec(), bz2.compress),
 }
 SKIPPABLE = bytes.fromhex("502a4d18 05000000") + b"aside"
 
@@ -60,7 +69,7 @@ def test_large_blocks_come_in_the_pieces_asked_for(name: str) -> None:
     assert unpack(name, STREAMS[name][1](data), 70_001) == data
 
 
-@each_codec
+@pytest.mark.parametrize("name", ["zstd", "lz4"])
 def test_skippable_frames_are_passed_over(name: str) -> None:
     pack = STREAMS[name][1]
     packed = pack(b"one") + SKIPPABLE + pack(b"") + SKIPPABLE + pack(b"two") + SKIPPABLE
