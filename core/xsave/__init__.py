@@ -57,6 +57,7 @@ _HOMES = {
         "count_pages", "expand_runs", "runs", "zero_rows",
     ),
     "pipeline.diff": ("DiffReport", "diff"),
+    "pipeline.identify": ("Identification", "identify"),
     "pipeline.inspect": ("Inspection", "inspect", "read_pfns", "read_record"),
     "pipeline.redact": ("RedactReport", "redact"),
     "pipeline.run": ("run",),
@@ -125,6 +126,7 @@ __all__ = [
     "HandlerTable",
     "Highlight",
     "HvmFacet",
+    "Identification",
     "IdentityError",
     "ImageInfo",
     "Inspection",
@@ -202,6 +204,7 @@ __all__ = [
     "i16",
     "i32",
     "i64",
+    "identify",
     "inspect",
     "layout",
     "nested",
@@ -342,6 +345,7 @@ if TYPE_CHECKING:
         zero_rows,
     )
     from .pipeline.diff import DiffReport, diff
+    from .pipeline.identify import Identification, identify
     from .pipeline.inspect import Inspection, inspect, read_pfns, read_record
     from .pipeline.redact import RedactReport, redact
     from .pipeline.run import run

@@ -11,6 +11,7 @@ COMMANDS = {
     "run": "Take every record from a source to a destination.",
     "plan": "Estimate how a live migration would go.",
     "convert": "Write an image in another format, or with another codec.",
+    "identify": "Name the format of a file, and say how it is recognised.",
     "inspect": "Show what is in an image: records, fields, pages.",
     "verify": "Find out whether an image is whole and right.",
     "diff": "Show what differs between two images of one guest.",

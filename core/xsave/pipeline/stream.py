@@ -55,7 +55,7 @@ def recognise(source: Source, manager: PluginManager) -> tuple[Format, Source]:
         names = " and ".join(format_.name for format_ in found)
         raise PluginError(f"formats {names} both claim this input")
     if not found:
-        raise _unrecognised(head, manager)
+        raise unrecognised(head, manager)
     return found[0], source
 
 
@@ -92,7 +92,7 @@ def _begins(head: bytes, codec: Codec) -> bool:
     return bool(codec.magic) and head.startswith(codec.magic)
 
 
-def _unrecognised(head: bytes, manager: PluginManager) -> UnrecognisedError:
+def unrecognised(head: bytes, manager: PluginManager) -> UnrecognisedError:
     known = ", ".join(e.item.name for e in manager.formats if e.item.readable) or "none"
     by_sight = claims(head, manager)
     if by_sight:

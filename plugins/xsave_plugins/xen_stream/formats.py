@@ -101,6 +101,9 @@ class LibxlFormat(_XenFormat):
     layers = ("libxl", "libxc")
     begins = f.LIBXL_IDENT
 
+    def explain(self, head: bytes) -> str:
+        return f"bytes 0-7 are LibxlFmt; version {int.from_bytes(head[8:12], 'big')} at 8"
+
 
 class LibxcFormat(_XenFormat):
     name = "libxc"
@@ -108,6 +111,10 @@ class LibxcFormat(_XenFormat):
     suffixes: ClassVar[tuple[str, ...]] = (".libxc",)
     layers = ("libxc",)
     begins = f.LIBXC_MARKER + f.LIBXC_ID
+
+    def explain(self, head: bytes) -> str:
+        version = int.from_bytes(head[12:16], "big")
+        return f"eight bytes FF, then XENF; version {version} at 12"
 
 
 class Libxc2Format(LibxcFormat):

@@ -1,0 +1,158 @@
+"""Formats that are known by sight. Each tells by what, and its summary why it is not read."""
+
+from __future__ import annotations
+
+import struct
+
+from xsave import (
+    ByteSink,
+    ByteSource,
+    Format,
+    ImageInfo,
+    Reader,
+    ReadOptions,
+    UsageError,
+    WriteOptions,
+    Writer,
+)
+
+_ELF = struct.Struct("<4sBBB9xHH")  # magic, class, data, version, type, machine
+_ELF_64, _ELF_32 = 2, 1
+_ELF_CORE = 4
+_NR_HEADERS = {_ELF_64: (56, 60), _ELF_32: (44, 48)}  # e_phnum, e_shnum
+
+
+class _Seen(Format):
+    """:cvar begins: one of these stands first.
+    :cvar says: what it is that stands there.
+    """
+
+    readable = False
+    writable = False
+    begins: tuple[bytes, ...] = ()
+    says = ""
+
+    def sniff(self, head: bytes) -> bool:
+        return head.startswith(self.begins)
+
+    def explain(self, head: bytes) -> str:
+        return self.says or super().explain(head)
+
+    def reader(self, source: ByteSource, options: ReadOptions) -> Reader:
+        raise UsageError(f"format {self.name} is known by sight, and not read")
+
+    def writer(self, sink: ByteSink, info: ImageInfo, options: WriteOptions) -> Writer:
+        raise UsageError(f"format {self.name} is known by sight, and not written")
+
+
+class LibvirtQemu(_Seen):
+    name = "libvirt-qemu"
+    summary = "save file of libvirt's QEMU driver: a guest of KVM, not of Xen"
+    begins = (b"LibvirtQemudSave", b"LibvirtQemudPart")
+
+    def explain(self, head: bytes) -> str:
+        state = "a finished save" if head.startswith(self.begins[0]) else "a save that did not end"
+        return f"bytes 0-15 are {head[:16].decode()}: {state}"
+
+
+class MigrationReceiver(_Seen):
+    name = "xl-migrate-receiver"
+    summary = "receiver's half of an xl migrate conversation: it holds no guest"
+    begins = (b"xl migration receiver ready, send binary domain data.\n",)
+    says = "it begins with what xl's receiver says first, and no image follows"
+
+    def sniff(self, head: bytes) -> bool:
+        rest = head.removeprefix(self.begins[0])
+        return super().sniff(head) and not rest.startswith(b"Xen saved domain, xl format\n")
+
+
+class QemuStream(_Seen):
+    name = "qemu-stream"
+    summary = "state of a QEMU, bare: a device model's record, or a migration stream of QEMU's own"
+    begins = (b"QEVM",)
+
+    def explain(self, head: bytes) -> str:
+        after = {b"\4": "devices follow, as Xen asks for them",
+                 b"\7": "a configuration follows: a whole migration stream",
+                 b"\1": "memory follows: a whole migration stream"}  # fmt: skip
+        return f"bytes 0-3 are QEVM; at 8 {after.get(head[8:9], 'something unknown follows')}"
+
+
+class QemuRecord(_Seen):
+    name = "qemu-record"
+    summary = "device model's record cut out of a legacy image: no guest without its memory"
+    begins = (b"DeviceModelRecord0002", b"QemuDeviceModelRecord", b"RemusDeviceModelState")
+
+    def explain(self, head: bytes) -> str:
+        return f"bytes 0-20 are {head[:21].decode()}"
+
+
+class HvmContext(_Seen):
+    name = "hvm-context"
+    summary = "hypervisor context of an HVM guest, bare: no guest without its memory"
+    begins = (bytes.fromhex("01000000 18000000 86123854"),)
+    says = "a save record HEADER of 24 bytes, then its magic 0x54381286"
+
+
+class _Elf(_Seen):
+    def sniff(self, head: bytes) -> bool:
+        if len(head) < 64 or not head.startswith(b"\x7fELF"):
+            return False
+        _, kind, data, _, file_type, _ = _ELF.unpack_from(head)
+        if kind not in _NR_HEADERS or data != 1 or file_type != _ELF_CORE:
+            return False
+        at_programs, at_sections = _NR_HEADERS[kind]
+        programs, sections = (
+            int.from_bytes(head[at : at + 2], "little") for at in (at_programs, at_sections)
+        )
+        return self.accepts(programs, sections)
+
+    def accepts(self, nr_programs: int, nr_sections: int) -> bool:
+        """By the numbers of its program headers and of its sections."""
+        raise NotImplementedError
+
+
+class XenCore(_Elf):
+    name = "xen-core"
+    summary = "core file of Xen's own (xl dump-core): a guest for debuggers"
+    says = "an ELF core with sections and without program headers"
+
+    def accepts(self, nr_programs: int, nr_sections: int) -> bool:
+        return not nr_programs and nr_sections > 1
+
+
+class Vmcore(_Elf):
+    name = "vmcore"
+    summary = "ELF core file (vmcore): memory for debuggers"
+    says = "an ELF core with program headers: notes and memory"
+
+    def accepts(self, nr_programs: int, nr_sections: int) -> bool:
+        return nr_programs >= 1
+
+
+class OldXenCore(_Seen):
+    name = "xen-core-old"
+    summary = "core file of Xen before it wrote ELF: a guest for debuggers of that time"
+    begins = (bytes.fromhex("edeb0ff0"), bytes.fromhex("eeeb0ff0"))
+
+    def explain(self, head: bytes) -> str:
+        guest = "a PV guest" if head.startswith(self.begins[0]) else "an HVM guest"
+        return f"bytes 0-3 are {int.from_bytes(head[:4], 'little'):#x}: {guest}"
+
+
+class Xenstored(_Seen):
+    name = "xenstored"
+    summary = "state that xenstored hands over at its live update: no guest is in it"
+    begins = (b"xenstore",)
+
+    def sniff(self, head: bytes) -> bool:
+        return super().sniff(head) and 1 <= int.from_bytes(head[8:12], "big") <= 2
+
+    def explain(self, head: bytes) -> str:
+        return f"bytes 0-7 are xenstore; version {int.from_bytes(head[8:12], 'big')} at 8"
+
+
+FORMATS: tuple[Format, ...] = (
+    LibvirtQemu(), MigrationReceiver(), QemuStream(), QemuRecord(), HvmContext(), XenCore(),
+    Vmcore(), OldXenCore(), Xenstored(),
+)  # fmt: skip
