@@ -81,6 +81,22 @@ class SentOnce(Generic[Owner, Key]):
             self._sent[owner] = dict.fromkeys(sent, False)
             self._void.append((owner, None))
 
+    def retain(self, owner: Owner, keys: Iterable[Key]) -> None:
+        """All pieces of this owner but these are void: for an owner that does not tell what it
+        drops, and can be asked what it has."""
+        kept = set(keys)
+        known = [*self._waiting.get(owner, ()), *self._sent.get(owner, ())]
+        if kept.isdisjoint(known):
+            self.void_all(owner)
+            return
+        for key in known:
+            if key not in kept:
+                self.void(owner, key)
+
+    def nr_valid(self, owner: Owner) -> int:
+        """How many pieces of this owner were sent and are not void."""
+        return sum(self._sent.get(owner, {}).values())
+
     def take(self, count: int) -> list[tuple[Owner, Key]]:
         """The next pieces, at most so many, in the order they were offered: as (owner, key).
         They count as sent from now on."""

@@ -146,6 +146,11 @@ def test_an_added_record_is_reported_carried_and_left_out(
         (["--to", "vhs"], "no format is named 'vhs'; known: "),
         (["--checksum", "sum"], "no checksum is named 'sum'; known: "),
         (["-q", "-v"], "contradict"),
+        (["--option", "tmem.ephemeral"], "'tmem.ephemeral' is not PLUGIN.NAME=VALUE"),
+        (["--option", "a.b=c", "--option", "a.b=d"], "a.b is given twice"),
+        (["--option", "tmem.speed=9"], "no option of plugin tmem is named 'speed'; known: eph"),
+        (["--option", "tmem.pages=9"], "option tmem.pages: expected held or plain, got '9'"),
+        (["--option", "tmem.pages=held"], "is about a domain as source, and here it is an image"),
     ],
 )
 def test_nonsense_is_a_usage_error_and_writes_nothing(

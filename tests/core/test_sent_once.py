@@ -42,6 +42,22 @@ def test_what_was_sent_is_told_void_once() -> None:
     assert (books.nr_void, books.take_void(9), books.take_void(9)) == (1, [("a", 2)], [])
 
 
+def test_what_an_owner_has_not_any_more_is_void_though_it_did_not_say_so() -> None:
+    books: SentOnce[str, int] = SentOnce()
+    books.offer("a", [1, 2, 3, 4])
+    books.offer("b", [1, 2])
+    books.take(3)
+    books.retain("a", [1, 4, 99])
+    assert (books.nr_valid("a"), books.nr_waiting, books.nr_spared) == (1, 3, 0)
+    books.retain("a", [1])
+    assert (books.nr_valid("a"), books.nr_waiting, books.nr_spared) == (1, 2, 1)
+    books.retain("a", [])
+    books.retain("b", [])
+    books.retain("nobody", [7])
+    assert books.take_void(9) == [("a", 2), ("a", 3), ("a", None)]
+    assert (books.nr_valid("a"), books.nr_valid("b"), books.take(9)) == (0, 0, [])
+
+
 def test_all_of_an_owner_is_told_as_one_if_anything_of_it_was_sent() -> None:
     books: SentOnce[str, int] = SentOnce()
     books.offer("a", [1, 2, 3])

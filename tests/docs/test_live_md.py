@@ -1,4 +1,4 @@
-"""The examples of docs/live.md, and those about domains in docs/cli.md, do what is shown."""
+"""The examples of docs/live.md, and those about domains in other documents, do what is shown."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ import pytest
 DOCS = Path(__file__).parents[2] / "docs"
 LIVE = (DOCS / "live.md").read_text(encoding="utf-8")
 CLI = (DOCS / "cli.md").read_text(encoding="utf-8")
+TMEM = (DOCS / "formats" / "tmem.md").read_text(encoding="utf-8")
 SECTIONS = {
     "live.md": LIVE,
     "cli.md: domains": CLI.partition("\n### Domains\n")[2].partition("\n### ")[0],
     "cli.md: main job": CLI.partition("\n### Without SOURCE")[2].partition("\n## ")[0],
+    "formats/tmem.md": TMEM,
     "cli.md: plan": CLI.partition("\n## xsave plan\n")[2].partition("\n## ")[0],
 }
 

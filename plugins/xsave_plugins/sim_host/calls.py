@@ -50,6 +50,10 @@ KINDS: Mapping[str, tuple[str, Callable[[Any], bool]]] = {
             and all(len(one) == 2 and _is_oid(one[0]) and _is_word(one[1]) for one in item)
         ),
     ),
+    "c": (
+        "pieces of bytes",
+        lambda item: isinstance(item, tuple) and all(isinstance(one, bytes) for one in item),
+    ),
     "m": ("a map", lambda item: isinstance(item, dict)),
 }
 
@@ -114,7 +118,7 @@ FACETS: Mapping[str, Mapping[str, Call]] = {
         "client": _NOTHING, "pools": _NOTHING, "begin": Call("b", "live"), "handles": Call("i"),
         "read_pages": Call("ih"), "held_with": _NOTHING, "voids": _NOTHING, "end": _NOTHING,
         "create_client": Call("iiiii"), "create_pool": Call("iiu"), "accepts": Call("s"),
-        "restore_page": Call("ioids"), "restore_flush": Call("ion"),
+        "restore_pages": Call("ihcs"), "restore_flush": Call("ion"),
     },
 }  # fmt: skip
 

@@ -220,7 +220,7 @@ class Tmem:
         with self._lock:
             version = (self.abi_version or 0) << VERSION_SHIFT
             return [
-                (pool_id, pool.flags | version, pool.nr_pages * pool.is_persistent, *pool.uuid)
+                (pool_id, pool.flags | version, pool.nr_pages, *pool.uuid)
                 for pool_id, pool in sorted(self._pools.items())
             ]
 
@@ -295,14 +295,17 @@ class Tmem:
     def accepts(self, codec: str) -> bool:
         return bool(codec) and codec == self.held_with()
 
-    def restore_page(self, pool_id: int, oid: Oid, index: int, data: bytes, codec: str) -> None:
+    def restore_pages(
+        self, pool_id: int, handles: Sequence[tuple[Oid, int]], pieces: Sequence[bytes], codec: str
+    ) -> None:
         with self._lock:
             pool = self._pool(pool_id)
-            self._check_oid(oid)
             if codec and codec != pool.codec:
                 raise XsaveError(f"tmem: pages held with {codec!r} are not taken here")
-            page = _contents(data, codec)
-            pool.put(oid, index, bytes(data) if codec else _hold(page, pool.codec))
+            for (oid, index), piece in zip(handles, pieces, strict=True):
+                self._check_oid(oid)
+                page = _contents(piece, codec)
+                pool.put(oid, index, bytes(piece) if codec else _hold(page, pool.codec))
 
     def restore_flush(self, pool_id: int, oid: Oid, index: int | None) -> None:
         with self._lock:

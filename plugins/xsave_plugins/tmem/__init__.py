@@ -1,6 +1,6 @@
 """Plugin ``tmem``: transcendent memory, which a guest keeps with Xen 4.0 to 4.12.
 
-Four records with layouts of our own, since no stream after the legacy one has any; see
+Five records with layouts of our own, since no stream after the legacy one has any; see
 docs/formats/tmem.md.
 """
 
@@ -13,14 +13,17 @@ from xsave import Handler, ImageInfo, PluginInfo, StreamCheck, hookimpl
 from .check import TmemCheck
 from .client import TmemClientHandler
 from .invalidate import TmemInvalidateHandler
+from .options import OPTIONS
 from .pages import TmemPagesHandler
 from .pool import TmemPoolHandler
+from .settled import TmemSettledHandler
 
 PLUGIN = PluginInfo(
     name="tmem",
     summary="transcendent memory of Xen 4.0 to 4.12",
     contract=(1, 1),
     needs=frozenset({"xen"}),
+    options=OPTIONS,
 )
 
 
@@ -30,6 +33,7 @@ def xsave_register_handlers(register: Callable[[Handler], None]) -> None:
     register(TmemPoolHandler())
     register(TmemPagesHandler())
     register(TmemInvalidateHandler())
+    register(TmemSettledHandler())
 
 
 @hookimpl

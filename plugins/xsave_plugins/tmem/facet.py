@@ -3,10 +3,10 @@
 A handle is an object id (one or three u64, by the client's ABI version) and an index, in a
 pool. Order of calls:
 
-* saving: :meth:`~TmemFacet.begin` before the first page; then ``handles`` once for each
-  pool, ``read_pages`` and ``voids`` as often as wanted; ``end`` in any case.
+* saving: :meth:`~TmemFacet.begin` before the first page; then ``handles``, ``read_pages`` and
+  ``voids`` as often as wanted; ``end`` in any case.
 * restoring, the guest not running yet: ``create_client``, ``create_pool`` for each pool,
-  then ``restore_page`` and ``restore_flush``.
+  then ``restore_pages`` and ``restore_flush``.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ class TmemFacet(Protocol):
 
     def pools(self) -> Iterable[tuple[int, int, int, int, int]]:
         """``pool_id``, ``flags``, ``n_pages``, low and high word of ``uuid``, as in
-        xen.tmem.pool, in order of pool_id."""
+        xen.tmem.pool, in order of pool_id. ``n_pages`` is of all pools what they have now."""
 
     def begin(self, *, live: bool) -> bool:
-        """A save begins: until :meth:`end` no handle is added, a put onto one that is there
-        fails and drops the page (so no handle ever gets other contents), and pools stay.
+        """A save begins: until :meth:`end` the guest adds no handle to any of its pools, a put
+        onto one that is there fails and drops the page (so no handle ever gets other contents),
+        and pools stay. Pools that it shares may change by what others do.
 
         :param live: the guest runs; what is dropped from persistent pools is remembered.
         :returns: False if there is nothing to save; then there is nothing to end.
         """
 
     def handles(self, pool_id: int) -> Iterable[Handle]:
-        """What is in a persistent pool."""
+        """What is in a pool now."""
 
     def read_pages(self, pool_id: int, handles: Sequence[Handle]) -> Sequence[bytes | None]:
         """Each page as the host holds it: 4096 bytes are the page itself, fewer are
@@ -71,9 +72,13 @@ class TmemFacet(Protocol):
     def accepts(self, codec: str) -> bool:
         """Whether pages compressed with this codec can be restored as they are."""
 
-    def restore_page(self, pool_id: int, oid: Oid, index: int, data: bytes, codec: str) -> None:
-        """:param codec: "" if ``data`` is the page itself; otherwise one that it accepts.
-        :raises XsaveError: the host has no room for it, or it is damaged."""
+    def restore_pages(
+        self, pool_id: int, handles: Sequence[Handle], pieces: Sequence[bytes], codec: str
+    ) -> None:
+        """:param pieces: one for each handle: 4096 bytes are the page itself, fewer are
+            compressed with ``codec``.
+        :param codec: one that it accepts; "" if all are the pages themselves.
+        :raises XsaveError: the host has no room for one of them, or it is damaged."""
 
     def restore_flush(self, pool_id: int, oid: Oid, index: int | None) -> None:
         """Drop a page, or with None the whole object; harmless when it is not there."""

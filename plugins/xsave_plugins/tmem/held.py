@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from xsave import FieldError, XsaveError
@@ -21,6 +21,14 @@ def _undo_zlib(data: bytes) -> bytes:
     if len(page) == PAGE_BYTES and (not stream.eof or stream.unused_data):
         raise FieldError(field="contents", expected="one whole zlib stream", got="another length")
     return page
+
+
+def make_plain(pieces: Sequence[bytes], codec: str) -> list[bytes]:
+    """The pages, of pieces some of which are compressed.
+
+    :raises XsaveError: nothing here knows the codec. :raises FieldError: one is damaged.
+    """
+    return [piece if len(piece) == PAGE_BYTES else undo(piece, codec) for piece in pieces]
 
 
 UNDO: Final[Mapping[str, Callable[[bytes], bytes]]] = {"zlib": _undo_zlib}

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from attrs import field, frozen
 
-from xsave import Buffer, Domain, FieldError, Phase, RecordHandler, Redaction
+from xsave import Buffer, Domain, FieldError, Figure, Phase, RecordHandler, Redaction
 
 from .handles import (
     HandlesHeader,
@@ -53,6 +54,9 @@ class TmemInvalidateHandler(RecordHandler[TmemInvalidate]):
     phase = Phase.MEMORY
     after = frozenset({"xen.tmem.pages"})
 
+    def __init__(self) -> None:
+        self._nr_arrived: WeakKeyDictionary[Domain, int] = WeakKeyDictionary()
+
     def decode(self, body: memoryview) -> TmemInvalidate:
         header = read_header(body, nr_max=NR_HANDLES_MAX, field="nr_handles")
         if header.kind not in (PAGES, OBJECTS):
@@ -83,6 +87,10 @@ class TmemInvalidateHandler(RecordHandler[TmemInvalidate]):
         else:
             for oid, index in as_handles(state.oids, state.indexes):
                 facet.restore_flush(state.pool_id, oid, index)
+        self._nr_arrived[domain] = self._nr_arrived.get(domain, 0) + len(state.oids)
+
+    def figures(self, domain: Domain) -> Sequence[Figure]:
+        return (Figure("invalidations", "invalidations", self._nr_arrived.get(domain, 0)),)
 
     def describe(self, state: TmemInvalidate, seen: Mapping[str, Any]) -> Any:
         oids = [show_oid(oid) for oid in state.oids]

@@ -1,4 +1,4 @@
-"""xen.tmem.pages: some pages of one persistent pool. Layout: docs/formats/tmem.md.
+"""xen.tmem.pages: some pages of one pool. Layout: docs/formats/tmem.md.
 
 Bodies are decoded whole, so a record holds at most 1024 pages, as many as a page batch of
 guest memory.
@@ -36,7 +36,8 @@ from .handles import (
     read_oids,
     show_oid,
 )
-from .held import undo
+from .held import make_plain
+from .options import DEFAULTS, TmemOptions
 from .pool import PAGE_BYTES
 from .traffic import TmemTraffic
 
@@ -111,8 +112,12 @@ class TmemPagesHandler(RecordHandler[TmemPages]):
     phase = Phase.MEMORY
     before = frozenset({"xen.tmem.invalidate"})
 
-    def __init__(self) -> None:
+    def __init__(self, options: TmemOptions = DEFAULTS) -> None:
+        self._options = options
         self._arrivals: WeakKeyDictionary[Domain, TmemTraffic] = WeakKeyDictionary()
+
+    def configure(self, options: Mapping[str, str]) -> TmemPagesHandler:
+        return TmemPagesHandler(TmemOptions.of(options))
 
     def decode(self, body: memoryview) -> TmemPages:
         import numpy as np
@@ -159,7 +164,7 @@ class TmemPagesHandler(RecordHandler[TmemPages]):
     def stream(self, domain: Domain) -> StateStream | None:
         from .live import begin
 
-        return begin(domain.facet("tmem"))
+        return begin(domain.facet("tmem"), self._options)
 
     def apply(self, domain: Domain, state: TmemPages) -> None:
         """Pages stay as the source held them if this host takes them so."""
@@ -172,13 +177,10 @@ class TmemPagesHandler(RecordHandler[TmemPages]):
                 state.codec, "held so" if stays else "recoded: this host does not take them so",
             )  # fmt: skip
         handles = as_handles(state.oids, state.indexes)
-        for (oid, index), piece in zip(handles, state.pieces(), strict=True):
-            if len(piece) == PAGE_BYTES:
-                facet.restore_page(state.pool_id, oid, index, piece, "")
-            elif stays:
-                facet.restore_page(state.pool_id, oid, index, piece, state.codec)
-            else:
-                facet.restore_page(state.pool_id, oid, index, undo(piece, state.codec), "")
+        pieces = list(state.pieces())
+        if state.codec and not stays:
+            pieces = make_plain(pieces, state.codec)
+        facet.restore_pages(state.pool_id, handles, pieces, state.codec if stays else "")
         arrived.nr_pages += len(handles)
         arrived.nr_compressed += state.nr_compressed
         arrived.nr_recoded += 0 if stays else state.nr_compressed

@@ -20,13 +20,14 @@ from xsave import (
 )
 
 from .client import MAX_POOLS
+from .options import DEFAULTS, PERSISTENT, SHARED, TmemOptions
 
 if TYPE_CHECKING:
     from .facet import TmemFacet
 
 PAGE_BYTES = 4096
 
-PERSISTENT, SHARED, PRECOMPRESSED = 1 << 0, 1 << 1, 1 << 2
+PRECOMPRESSED = 1 << 2
 _RESERVED = 1 << 3 | 0xFFFF << 8
 _VERSION_SHIFT = 24
 _FLAGS: Final = {
@@ -43,7 +44,7 @@ _FLAGS: Final = {
 @layout
 class TmemPool(Layout):
     """32 bytes. ``flags`` is the word that Xen uses at a pool's creation; ``uuid`` is low
-    word, high word."""
+    word, high word. ``n_pages`` is 0 for a pool whose pages do not go along."""
 
     pool_id: int = u32()
     flags: int = u32(bits=_FLAGS)
@@ -55,6 +56,10 @@ class TmemPool(Layout):
         return bool(self.flags & PERSISTENT)
 
     @property
+    def is_shared(self) -> bool:
+        return bool(self.flags & SHARED)
+
+    @property
     def page_size(self) -> int:
         """Bytes."""
         return 1 << ((self.flags >> 4 & 15) + 12)
@@ -63,10 +68,17 @@ class TmemPool(Layout):
 class TmemPoolHandler(LayoutHandler):
     name = "xen.tmem.pool"
     summary = "one pool of a guest in tmem"
+    version = 2  # 1 has no pages of ephemeral pools; its bodies are the same
     redaction = Redaction.KEPT
     phase = Phase.START_OF_STREAM
     after = frozenset({"xen.tmem.client"})
     layout = TmemPool
+
+    def __init__(self, options: TmemOptions = DEFAULTS) -> None:
+        self._options = options
+
+    def configure(self, options: Mapping[str, str]) -> TmemPoolHandler:
+        return TmemPoolHandler(TmemOptions.of(options))
 
     def decode(self, body: memoryview) -> TmemPool:
         """Refuses what Xen refuses to create, except for the ABI version: many releases
@@ -74,10 +86,8 @@ class TmemPoolHandler(LayoutHandler):
         pool = TmemPool.decode(body)
         check_pool_id(pool.pool_id)
         _check_flags(pool)
-        if pool.n_pages and not pool.is_persistent:
-            raise FieldError(
-                field="n_pages", expected="0 for an ephemeral pool", got=str(pool.n_pages)
-            )
+        if pool.n_pages and pool.is_shared:
+            raise FieldError(field="n_pages", expected="0 for a shared pool", got=str(pool.n_pages))
         return pool
 
     def highlights(self, state: Layout, seen: Mapping[str, Any]) -> Iterable[Highlight]:
@@ -92,7 +102,8 @@ class TmemPoolHandler(LayoutHandler):
         if facet is None or facet.client() is None:
             return
         for pool_id, flags, n_pages, low, high in facet.pools():
-            yield TmemPool(pool_id, flags, n_pages, (low, high))
+            goes_along = self._options.takes(flags)
+            yield TmemPool(pool_id, flags, n_pages if goes_along else 0, (low, high))
 
     def apply(self, domain: Domain, state: Layout) -> None:
         """Without the ABI version: the host that creates the pool puts its own there."""

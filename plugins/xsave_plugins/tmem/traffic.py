@@ -58,7 +58,6 @@ class TmemTraffic:
         """For the report of a destination."""
         return (
             Figure("pages", "pages restored", self.nr_pages),
-            Figure("invalidations", "invalidations", self.nr_void),
             *self._by_form("kept as they came, compressed", "recoded: not taken so by this host"),
             *self._in_bytes(),
         )
@@ -72,6 +71,11 @@ class TmemTraffic:
 
     def _in_bytes(self) -> Sequence[Figure]:
         return (
-            Figure("page_bytes", "of contents on the way", self.page_bytes, "bytes"),
-            Figure("saved_bytes", "saved by that on the way", self.saved_bytes, "bytes"),
+            Figure("page_bytes", "of page contents on the way", self.page_bytes, "bytes"),
+            Figure(
+                "saved_bytes",
+                "saved on the way by sending them as they are held",
+                self.saved_bytes,
+                "bytes",
+            ),
         )

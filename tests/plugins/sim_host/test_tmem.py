@@ -245,7 +245,7 @@ def test_pages_of_another_codec_are_not_taken(tmem: Tmem) -> None:
     assert not tmem.accepts("zlib")
     assert not tmem.accepts("")
     with pytest.raises(XsaveError, match="held with 'zlib' are not taken here"):
-        tmem.restore_page(0, OID, 0, b"x", "zlib")
+        tmem.restore_pages(0, [(OID, 0)], [b"x"], "zlib")
 
 
 # -- what guests do with it ------------------------------------------------------------

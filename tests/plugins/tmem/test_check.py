@@ -1,4 +1,4 @@
-"""Rules across tmem records: pools before pages, ephemeral pools without any."""
+"""Rules across tmem records: pools before pages, no page that may be stale."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import sys
 import numpy as np
 import pytest
 
-from xsave import FieldError, ImageInfo, Record, RecordType, build_manager
+from xsave import FieldError, ImageInfo, Record, RecordType, StreamError, build_manager
 from xsave_plugins import tmem
 from xsave_plugins.tmem.check import TmemCheck
 from xsave_plugins.tmem.client import TmemClient
 from xsave_plugins.tmem.invalidate import TmemInvalidate
 from xsave_plugins.tmem.pages import TmemPages
 from xsave_plugins.tmem.pool import TmemPool
+from xsave_plugins.tmem.settled import TmemSettled
 
 RECORD = Record(RecordType("xen.tmem.any"), b"")
 CLIENT = TmemClient(1, 16, 0, 0, 0)
 PERSISTENT = TmemPool(2, 1, 3, (0, 0))
-EPHEMERAL = TmemPool(3, 0, 0, (0, 0))
+EPHEMERAL = TmemPool(3, 0, 3, (0, 0))
 SHARED = TmemPool(4, 2, 0, (1, 1))
 
 
@@ -31,6 +32,10 @@ def pages(pool_id: int, nr_pages: int, words: int = 3) -> TmemPages:
 
 def void(pool_id: int, words: int = 3) -> TmemInvalidate:
     return TmemInvalidate(pool_id, np.zeros((1, words), np.uint64), None)
+
+
+def settled(pool_id: int, nr_pages: int, nr_valid: int) -> TmemSettled:
+    return TmemSettled(pool_id, 0, nr_pages, nr_valid)
 
 
 def see(*states: object) -> None:
@@ -49,6 +54,9 @@ def see(*states: object) -> None:
         (CLIENT, PERSISTENT, pages(2, 2), pages(2, 1), void(2), void(2)),
         (CLIENT, EPHEMERAL, PERSISTENT, pages(2, 2)),  # a lost page: releases lose some
         (TmemClient(0, 16, 0, 0, 0), PERSISTENT, pages(2, 1, words=1), void(2, words=1)),
+        (CLIENT, EPHEMERAL, void(3)),  # nothing of it came
+        (CLIENT, EPHEMERAL, pages(3, 2), void(3), settled(3, 2, 0)),
+        (CLIENT, EPHEMERAL, pages(3, 2), settled(3, 2, 1), pages(3, 1), settled(3, 3, 3)),
         (None, {"another": "record"}),
     ],
 )
@@ -66,8 +74,12 @@ def test_good_streams_pass(states: tuple[object, ...]) -> None:
         ((CLIENT, pages(2, 1)), r"a pool announced before \(none\), got 2"),
         ((CLIENT, PERSISTENT, EPHEMERAL, pages(5, 1)), r"announced before \(2, 3\), got 5"),
         ((CLIENT, PERSISTENT, void(0)), "announced before"),
-        ((CLIENT, EPHEMERAL, pages(3, 1)), "expected a persistent pool, got 3, ephemeral"),
-        ((CLIENT, SHARED, void(4)), "expected a persistent pool, got 4, ephemeral"),
+        ((CLIENT, SHARED, void(4)), "expected a pool that is not shared, got 4, shared"),
+        ((CLIENT, SHARED, pages(4, 1)), "expected a pool that is not shared, got 4, shared"),
+        ((CLIENT, EPHEMERAL, pages(3, 4)), "at most 3 in pool 3, got 4 so far"),
+        ((CLIENT, EPHEMERAL, pages(3, 2), settled(3, 1, 1)), "expected 2, as came of pool 3"),
+        ((CLIENT, PERSISTENT, settled(2, 0, 0)), "expected an ephemeral pool, got 2, persistent"),
+        ((CLIENT, PERSISTENT, settled(3, 0, 0)), r"a pool announced before \(2\), got 3"),
         ((CLIENT, PERSISTENT, pages(2, 1, words=1)), "oid_words: expected 3 with the client's ABI"),
         ((CLIENT, PERSISTENT, void(2, words=1)), "oid_words: expected 3"),
         ((CLIENT, PERSISTENT, pages(2, 2), pages(2, 2)), "at most 3 in pool 2, got 4 so far"),
@@ -78,6 +90,14 @@ def test_what_contradicts_earlier_records_is_refused(
 ) -> None:
     with pytest.raises(FieldError, match=message):
         see(*states)
+
+
+@pytest.mark.parametrize("more", [(), (settled(3, 1, 1), pages(3, 1))])
+def test_ephemeral_pages_that_nobody_looked_at_in_the_pause_are_refused(
+    more: tuple[object, ...],
+) -> None:
+    with pytest.raises(StreamError, match=r"ephemeral pool 3 came, .* could read stale data"):
+        see(CLIENT, PERSISTENT, EPHEMERAL, pages(3, 1), *more)
 
 
 def test_the_plugin_offers_a_new_check_for_each_stream() -> None:

@@ -17,15 +17,28 @@ from hypothesis import strategies as st
 
 import xsave
 from tests.plugins.fake_domain import FakeDomain
-from xsave import FieldError, GuestType, PluginManager, RecordHandler, XsaveError, build_manager
+from xsave import (
+    FieldError,
+    GuestType,
+    PluginManager,
+    Record,
+    RecordHandler,
+    RecordType,
+    XsaveError,
+    build_manager,
+)
 from xsave_plugins.sim_host.host import Host
 from xsave_plugins.sim_host.tmem import COMPRESS, FROZEN, PERSISTENT, SHARED, Tmem
+from xsave_plugins.sim_host.tmem_workload import NR_WRONG
+from xsave_plugins.tmem.check import TmemCheck
 from xsave_plugins.tmem.client import TmemClientHandler
 from xsave_plugins.tmem.handles import as_handles
 from xsave_plugins.tmem.invalidate import TmemInvalidate, TmemInvalidateHandler
 from xsave_plugins.tmem.live import VOIDS_WORTH_A_RECORD, TmemStream
+from xsave_plugins.tmem.options import DEFAULTS, TmemOptions
 from xsave_plugins.tmem.pages import TmemPages, TmemPagesHandler
 from xsave_plugins.tmem.pool import TmemPoolHandler
+from xsave_plugins.tmem.settled import TmemSettledHandler
 
 ONES = 0xFFFFFFFFFFFFFFFF
 CORE = Path(xsave.__file__).parent
@@ -34,8 +47,10 @@ HANDLERS: dict[str, RecordHandler[Any]] = {
     handler.name: handler
     for handler in (
         TmemClientHandler(), TmemPoolHandler(), TmemPagesHandler(), TmemInvalidateHandler(),
+        TmemSettledHandler(),
     )
 }  # fmt: skip
+WITH_EPHEMERAL = TmemOptions(ephemeral=True)
 Sent = Sequence[tuple[str, Any]]
 Contents = dict[tuple[int, tuple[int, ...], int], bytes]
 
@@ -79,13 +94,24 @@ def contents(tmem: Tmem) -> Contents:
     return found
 
 
-def announce(domain: FakeDomain) -> Sent:
-    names = "xen.tmem.client", "xen.tmem.pool"
-    return [(name, state) for name in names for state in HANDLERS[name].collect(domain)]
+def everything(tmem: Tmem) -> Contents:
+    """Of all pools, looked at without asking for it as the guest does."""
+    found: Contents = {}
+    for pool_id, *_ in tmem.pools():
+        handles = tmem.handles(pool_id)
+        for (oid, index), held in zip(handles, tmem.read_pages(pool_id, handles), strict=True):
+            assert held is not None
+            found[pool_id, oid, index] = held if len(held) == 4096 else zlib.decompress(held)
+    return found
 
 
-def stream_of(domain: FakeDomain) -> TmemStream:
-    stream = HANDLERS["xen.tmem.pages"].stream(domain)
+def announce(domain: FakeDomain, options: TmemOptions = DEFAULTS) -> Sent:
+    handlers = TmemClientHandler(), TmemPoolHandler(options)
+    return [(handler.name, state) for handler in handlers for state in handler.collect(domain)]
+
+
+def stream_of(domain: FakeDomain, options: TmemOptions = DEFAULTS) -> TmemStream:
+    stream = TmemPagesHandler(options).stream(domain)
     assert isinstance(stream, TmemStream)
     return stream
 
@@ -112,6 +138,7 @@ places = st.tuples(st.integers(0, 2), oids, st.integers(0, 3))
 puts = st.tuples(places, st.integers(1, 200), st.booleans())
 operations = (
     st.tuples(st.just("put"), places, st.integers(0, 1 << 31))
+    | st.tuples(st.just("get"), places, st.just(0))
     | st.tuples(st.just("flush"), places, st.just(0))
     | st.tuples(st.just("flush object"), places, st.just(0))
     | st.tuples(st.just("more"), st.none(), st.integers(0, 6 * 4096))
@@ -119,38 +146,58 @@ operations = (
 codecs = st.sampled_from(["", "zlib"])
 
 
-@settings(max_examples=150, deadline=None)
-@given(st.lists(puts, max_size=30), st.lists(operations, max_size=30), codecs, codecs)
-def test_whatever_a_guest_does_meanwhile_the_destination_has_what_it_has(
-    before: Sequence[Any], steps: Sequence[Any], codec: str, dest_codec: str
-) -> None:
-    tmem, domain = source(codec, pools=(PERSISTENT, PERSISTENT, 0))
-    for place, number, compressible in before:
-        pool_id, oid, index = place
-        assert tmem.put(pool_id, oid, index, page(number) if compressible else noise(number))
-    arrived, dest = make(HOSTS[1], dest_codec)
-    stream = stream_of(domain)
-    deliver(announce(domain), dest)
-    sent: list[tuple[str, Any]] = []
+options = st.builds(TmemOptions, st.booleans(), st.booleans())
+
+
+def do(tmem: Tmem, steps: Sequence[Any], stream: TmemStream) -> Iterator[tuple[str, Any]]:
+    """What a guest does while it is being saved, and what is sent meanwhile."""
     for what, place, number in steps:
         match what:
             case "put":
                 pool_id, oid, index = place
                 assert not tmem.put(pool_id, oid, index, page(number))
+            case "get":
+                tmem.get(*place)
             case "flush":
                 tmem.flush(*place)
             case "flush object":
                 tmem.flush_object(*place[:2])
             case "more":
-                sent += stream.more(number)
-    sent += drain(stream)
+                yield from stream.more(number)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(puts, max_size=30), st.lists(operations, max_size=30),
+    st.lists(operations, max_size=9), codecs, codecs, options,
+)  # fmt: skip
+def test_whatever_a_guest_does_meanwhile_the_destination_has_what_it_has(
+    before: Sequence[Any], steps: Sequence[Any], late: Sequence[Any], codec: str,
+    dest_codec: str, options: TmemOptions,
+) -> None:  # fmt: skip
+    tmem, domain = source(codec, pools=(PERSISTENT, PERSISTENT, 0))
+    for place, number, compressible in before:
+        pool_id, oid, index = place
+        assert tmem.put(pool_id, oid, index, page(number) if compressible else noise(number))
+    arrived, dest = make(HOSTS[1], dest_codec)
+    stream = stream_of(domain, options)
+    announced = announce(domain, options)
+    deliver(announced, dest)
+    sent = [*do(tmem, steps, stream), *drain(stream)]
+    sent += do(tmem, late, stream)
     last = stream.final()
     deliver([*sent, *last], dest)
     stream.close()
-    assert {name for name, _ in last} <= {"xen.tmem.invalidate"}
+    assert {name for name, _ in last} <= {"xen.tmem.invalidate", "xen.tmem.settled"}
     assert contents(arrived) == contents(tmem)
     assert arrived.fingerprint() == tmem.fingerprint()
-    assert not list(arrived.handles(2))  # ephemeral: by existence alone
+    if not options.ephemeral:  # by existence alone
+        assert not list(arrived.handles(2))
+    assert everything(arrived).items() <= everything(tmem).items()
+    seen = TmemCheck()
+    for name, state in [*announced, *sent, *last]:
+        seen.see_record(Record(RecordType(name), b""), state)
+    seen.finish()
     handles = [
         (state.pool_id, *handle)
         for _, state in sent
@@ -159,6 +206,9 @@ def test_whatever_a_guest_does_meanwhile_the_destination_has_what_it_has(
     ]
     assert len(handles) == len(set(handles)) == stream.traffic.nr_pages
     assert stream.traffic.nr_pages_paused == 0
+    assert not options.recode or not any(
+        state.codec for _, state in sent if isinstance(state, TmemPages)
+    )
 
 
 # -- one promise each ------------------------------------------------------------------
@@ -296,6 +346,70 @@ def test_a_destination_without_tmem_refuses() -> None:
         deliver(announce(domain), FakeDomain(GuestType.X86_PV, 1))
 
 
+# -- pages of ephemeral pools ----------------------------------------------------------
+
+
+def ephemeral_source() -> tuple[Tmem, FakeDomain]:
+    """With pages 0 to 3 of one object in ephemeral pool 1, and in shared pool 2."""
+    tmem, domain = source(pools=(PERSISTENT, 0, SHARED))
+    for pool_id, index in itertools.product((1, 2), range(4)):
+        tmem.put(pool_id, (1, 2, 3), index, page(index))
+    return tmem, domain
+
+
+def test_ephemeral_pages_stay_behind_unless_they_are_asked_for() -> None:
+    _, domain = ephemeral_source()
+    assert [state.n_pages for _, state in announce(domain)[1:]] == [0, 0, 0]
+    assert drain(stream_of(domain)) == []
+    assert [state.n_pages for _, state in announce(domain, WITH_EPHEMERAL)[1:]] == [0, 4, 0]
+    [(_, state)] = drain(stream_of(domain, WITH_EPHEMERAL))
+    assert (state.pool_id, state.indexes.tolist()) == (1, [0, 1, 2, 3])
+
+
+def test_ephemeral_pages_that_the_guest_lost_meanwhile_are_void_though_no_host_tells() -> None:
+    tmem, domain = ephemeral_source()
+    arrived, dest = make(HOSTS[1])
+    stream = stream_of(domain, WITH_EPHEMERAL)
+    deliver([*announce(domain, WITH_EPHEMERAL), *drain(stream)], dest)
+    assert tmem.get(1, (1, 2, 3), 0) == page(0)  # given back for good
+    tmem.flush(1, (1, 2, 3), 1)
+    tmem.put(1, (1, 2, 3), 2, page(99))  # not taken, and the other goes
+    assert tmem.voids() == []
+    last = stream.final()
+    assert [name for name, _ in last] == ["xen.tmem.invalidate", "xen.tmem.settled"]
+    deliver(last, dest)
+    assert everything(arrived) == {(1, (1, 2, 3), 3): page(3)}
+    settled = last[-1][1]
+    assert (settled.nr_pages, settled.nr_valid) == (4, 1)
+    figures = {figure.name: figure.value for figure in stream.figures()}
+    assert (figures["ephemeral"], figures["invalidations"]) == (4, 3)
+
+
+def test_a_void_that_was_lost_on_the_way_stops_the_restore() -> None:
+    tmem, domain = ephemeral_source()
+    _, dest = make(HOSTS[1])
+    stream = stream_of(domain, WITH_EPHEMERAL)
+    deliver([*announce(domain, WITH_EPHEMERAL), *drain(stream)], dest)
+    tmem.flush(1, (1, 2, 3), 1)
+    with pytest.raises(
+        XsaveError, match="has 4 pages after the restore, of which only 3 are valid"
+    ):
+        deliver([last for last in stream.final() if last[0] == "xen.tmem.settled"], dest)
+
+
+def test_a_stream_that_goes_on_after_a_pause_settles_again() -> None:
+    tmem, domain = ephemeral_source()
+    arrived, dest = make(HOSTS[1])
+    stream = stream_of(domain, WITH_EPHEMERAL)
+    deliver([*announce(domain, WITH_EPHEMERAL), *drain(stream), *stream.final()], dest)
+    assert len(everything(arrived)) == 4
+    tmem.flush_object(1, (1, 2, 3))
+    last = stream.final()
+    deliver(last, dest)
+    assert everything(arrived) == {}
+    assert [(state.nr_pages, state.nr_valid) for _, state in last[1:]] == [(4, 0)]
+
+
 # -- pages that the host holds compressed ----------------------------------------------
 
 
@@ -324,6 +438,20 @@ def test_pages_travel_as_held_and_are_recoded_only_where_they_must_be(
     said = "are held so" if dest_codec else "are recoded"
     assert f"arrive compressed with zlib and {said}" in caplog.text
     assert f"sent 10 pages, 9 of them as the host holds them ({there.saved_bytes}" in caplog.text
+
+
+def test_pages_are_recoded_before_they_go_when_that_is_asked_for() -> None:
+    tmem, domain = source("zlib")
+    for index in range(10):
+        tmem.put(0, (1, 2, 3), index, page(index) if index else noise(0))
+    _, dest = make(HOSTS[1], "zlib")
+    stream = stream_of(domain, TmemOptions(recode=True))
+    sent = drain(stream)
+    assert [(state.codec, state.contents.shape) for _, state in sent] == [("", (10, 4096))]
+    deliver([*announce(domain), *sent], dest)
+    figures = {figure.name: figure.value for figure in stream.figures()}
+    assert (figures["as_held"], figures["recoded"], figures["plain"]) == (0, 9, 1)
+    assert (figures["page_bytes"], figures["saved_bytes"]) == (40960, 0)
 
 
 def test_a_codec_that_nobody_here_has_is_named() -> None:
@@ -403,11 +531,51 @@ def test_a_busy_guests_tmem_arrives_and_goes_on_there(
     assert len(contents(after)) > 100
     assert saved.records["xen.tmem.invalidate"].count > 0
     assert after.fingerprint() == before.fingerprint()
-    assert after.pools() == before.pools()
+    as_known = [(pool_id, flags, uuid) for pool_id, flags, _, *uuid in before.pools()]
+    assert [(pool_id, flags, uuid) for pool_id, flags, _, *uuid in after.pools()] == as_known
     guest = guest_on(manager, "b")
     guest.resume()
     guest.step(1)
     assert contents(after) != contents(before)  # it takes pages again
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("ids", [64, 192])
+@pytest.mark.parametrize("workload", ["sequential", "random", "hungry", "ballooning"])
+def test_under_load_every_valid_page_arrives_and_no_other(
+    workload: str, ids: int, seed: int, manager: PluginManager
+) -> None:
+    kind = ("pv", "pvh", "hvm")[seed]
+    source = (
+        f"sim:{kind}?name=g&memory=16M&clock=reads&dirty=20M/s&workload={workload}&seed={seed}"
+        f"&tmem=600&tmem_rate=9000&tmem_ids={ids}&tmem_pools=ephemeral,persistent,shared"
+        f"&tmem_codec=zlib"
+    )
+    saved = xsave.run(
+        source, f"sim:{kind}?name=g&host=b&clock=manual&tmem_codec=zlib", manager=manager,
+        then="pause", options={"tmem.ephemeral": "yes"},
+    )  # fmt: skip
+    before, after = tmem_on(manager, "a"), tmem_on(manager, "b")
+    assert contents(after) == contents(before)
+    valid = everything(before)
+    shared = {handle for handle in valid if handle[0] == 2}
+    assert everything(after) == {key: valid[key] for key in valid.keys() - shared}
+    assert saved.save is not None
+    [beside] = saved.save.beside
+    assert beside.plugin == "tmem"
+    assert (beside.passes[-1].name, beside.passes[-1].figures["pages"]) == ("paused", 0)
+    assert sum(one.figures["invalidations"] for one in beside.passes) > 0
+    [arrived] = saved.arrived
+    sent = {figure.name: figure.value for figure in beside.figures}
+    came = {figure.name: figure.value for figure in arrived.figures}
+    assert came["pages"] == sent["pages"]
+    assert came["as_held"] == sent["as_held"] > 0
+    assert came["recoded"] == 0
+    assert came["invalidations"] == sent["invalidations"]
+    guest = guest_on(manager, "b")
+    guest.resume()
+    guest.step(1)
+    assert guest.peek(1)[NR_WRONG] == 0
 
 
 def test_the_core_knows_nothing_of_tmem() -> None:

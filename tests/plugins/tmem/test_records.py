@@ -1,4 +1,4 @@
-"""The four tmem records: layouts, limits, and what is refused."""
+"""The five tmem records: layouts, limits, and what is refused."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from xsave_plugins.tmem.client import TmemClientHandler
 from xsave_plugins.tmem.invalidate import NR_HANDLES_MAX, TmemInvalidate, TmemInvalidateHandler
 from xsave_plugins.tmem.pages import NR_PAGES_MAX, TmemPages, TmemPagesHandler
 from xsave_plugins.tmem.pool import TmemPoolHandler
+from xsave_plugins.tmem.settled import TmemSettledHandler
 
 ONES = 0xFFFFFFFFFFFFFFFF
 Handle = tuple[Sequence[int], int]
@@ -103,6 +104,7 @@ class TestTmemPool(HandlerSuite):
         pool(15, 0x01000001, 1 << 40, 1, 2),
         pool(3, 0, 0),
         pool(4, 2, 0, ONES, ONES),
+        pool(5, 0, 7),
     )
     refused = (
         b"",
@@ -114,9 +116,20 @@ class TestTmemPool(HandlerSuite):
         pool(flags=1 | 1 << 4),  # 8 KiB pages
         pool(flags=1 | 1 << 8),
         pool(flags=1 | 1 << 23),
-        pool(flags=0, n_pages=1),
         pool(flags=2, n_pages=1),
     )
+
+
+def settled(pool_id: int = 1, nr_pages: int = 9, nr_valid: int = 7, reserved: int = 0) -> bytes:
+    return struct.pack("<IIQQ", pool_id, reserved, nr_pages, nr_valid)
+
+
+class TestTmemSettled(HandlerSuite):
+    handler = TmemSettledHandler()
+    bodies = (settled(), settled(15, 1 << 40, 0), settled(0, 3, 3))
+    refused = (
+        b"", settled() + b"\0", settled(16), settled(reserved=1), settled(nr_pages=6),
+    )  # fmt: skip
 
 
 class TestTmemPages(HandlerSuite):
@@ -303,6 +316,7 @@ def test_records_stand_in_the_order_that_restoring_needs() -> None:
     manager = build_manager([tmem])
     assert manager.record_order() == [
         "xen.tmem.client", "xen.tmem.pool", "xen.tmem.pages", "xen.tmem.invalidate",
+        "xen.tmem.settled",
     ]  # fmt: skip
     assert tmem.PLUGIN.needs == {"xen"}
     for name in manager.record_order():
