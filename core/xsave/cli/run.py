@@ -68,7 +68,7 @@ def pipeline_options(function: F) -> F:
             "--allow-loss", type=RECORDS, multiple=True, metavar="NAME,...",
             callback=_split_names,
             help="Mandatory records that may be left out if DEST's format has no place for them; "
-            "xen.tmem stands for all xen.tmem.* too.",
+            "vendor.thing stands for all vendor.thing.* too.",
         ),
         plugins_option,
         click.option(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 class Losses:
     """:param allowed: names of records; each stands for itself and for what is below it:
-        ``xen.tmem`` for ``xen.tmem.pages``.
+        ``vendor.thing`` for ``vendor.thing.part``.
     :raises UnknownNameError: a name that stands for no record there is.
 
     :ivar lost: as allowed: name to how many.

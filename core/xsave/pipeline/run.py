@@ -94,7 +94,7 @@ def run(
         where that is smaller and the format can. By default when a guest is saved while it
         runs; of an image, as it has them.
     :param allow_loss: names of mandatory records that may be left out if the destination's
-        format has no place for them; ``xen.tmem`` stands for all of its kind too. Without it
+        format has no place for them; ``vendor.thing`` stands for all of its kind too. Without it
         the run stops with a LossError that names all that would be lost.
     :param live: of a domain: send memory while it runs; otherwise pause it first.
     :param policy: ``NAME[:OPTION=VALUE,...]``, decides when a live domain is paused.
