@@ -164,7 +164,7 @@ def test_nonsense_is_a_usage_error_and_writes_nothing(
 
 
 @pytest.mark.parametrize("command", ["run", "convert", "verify", "inspect"])
-@pytest.mark.parametrize("address", ["xen:guest7", "kvm:a/b"])
+@pytest.mark.parametrize("address", ["acme:guest7", "kvm:a/b"])
 def test_a_domain_without_its_backend_is_a_usage_error(
     run_xsave: Run, tmp_path: Path, command: str, address: str
 ) -> None:
