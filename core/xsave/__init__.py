@@ -18,18 +18,19 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "check": ("StreamCheck",),
+    "checkpoint": ("Checkpoints",),
     "codec": ("Codec", "CodecChoice", "parse_codec"),
     "domain": (
         "Backend", "DeviceModelFacet", "Domain", "DomainInfo", "HvmFacet", "PvFacet", "X86Facet",
         "XlFacet",
     ),
     "errors": (
-        "AuthenticityError", "CancelledError", "DamageError", "DuplicateNameError",
-        "FieldError", "FormatError", "IdentityError", "LinkClosedError", "LinkError",
-        "LinkLostError", "LossError", "MissingPluginError", "OutputError", "PeerError",
-        "PluginError", "RecordError", "SilentPeerError", "SourceError", "StreamError",
-        "TruncatedError", "TryAgainError", "UnknownNameError", "UnrecognisedError",
-        "UsageError", "XsaveError",
+        "AuthenticityError", "BrokenOffError", "CancelledError", "DamageError",
+        "DuplicateNameError", "FieldError", "FormatError", "IdentityError", "LinkClosedError",
+        "LinkError", "LinkLostError", "LossError", "MissingPluginError", "OutputError",
+        "PeerError", "PluginError", "RecordError", "SilentPeerError", "SourceError",
+        "StreamError", "TruncatedError", "TryAgainError", "UnknownNameError",
+        "UnrecognisedError", "UsageError", "XsaveError",
     ),
     "figure": ("Figure",),
     "format": (
@@ -38,8 +39,8 @@ _HOMES = {
         "WriteOptions",
     ),
     "handler": (
-        "ALL_GUESTS", "EmptyHandler", "FindPages", "Handler", "Highlight", "LayoutHandler",
-        "MemoryHandler", "RecordHandler", "Redaction", "StateStream",
+        "ALL_GUESTS", "CheckpointStream", "EmptyHandler", "FindPages", "Handler", "Highlight",
+        "LayoutHandler", "MemoryHandler", "RecordHandler", "Redaction", "StateStream",
     ),
     "hookspecs": ("CONTRACT_VERSION", "PluginInfo", "hookimpl"),
     "batch": (
@@ -68,7 +69,9 @@ _HOMES = {
     "policy": ("Decision", "Iteration", "PrecopyPolicy", "PrecopyStats", "Ruling"),
     "present": ("to_json",),
     "progress": ("Progress", "RecordCount", "RunReport"),
-    "record": ("Buffer", "GuestType", "ImageInfo", "Owner", "Phase", "Record", "RecordType"),
+    "record": (
+        "Buffer", "Closes", "GuestType", "ImageInfo", "Owner", "Phase", "Record", "RecordType",
+    ),
     "sent_once": ("SentOnce",),
     "transport": ("Channel", "Listener", "Transport"),
     "workers": ("Workers",),
@@ -98,11 +101,15 @@ __all__ = [
     "XTAB",
     "AuthenticityError",
     "Backend",
+    "BrokenOffError",
     "Buffer",
     "ByteSink",
     "ByteSource",
     "CancelledError",
     "Channel",
+    "CheckpointStream",
+    "Checkpoints",
+    "Closes",
     "Codec",
     "CodecChoice",
     "DamageError",
@@ -262,6 +269,7 @@ if TYPE_CHECKING:
     )
     from .binary import Layout, i8, i16, i32, i64, layout, nested, raw, u8, u16, u32, u64
     from .check import StreamCheck
+    from .checkpoint import Checkpoints
     from .codec import Codec, CodecChoice, parse_codec
     from .domain import (
         Backend,
@@ -275,6 +283,7 @@ if TYPE_CHECKING:
     )
     from .errors import (
         AuthenticityError,
+        BrokenOffError,
         CancelledError,
         DamageError,
         DuplicateNameError,
@@ -319,6 +328,7 @@ if TYPE_CHECKING:
     )
     from .handler import (
         ALL_GUESTS,
+        CheckpointStream,
         EmptyHandler,
         FindPages,
         Handler,
@@ -356,7 +366,7 @@ if TYPE_CHECKING:
     from .policy import Decision, Iteration, PrecopyPolicy, PrecopyStats, Ruling
     from .present import to_json
     from .progress import Progress, RecordCount, RunReport
-    from .record import Buffer, GuestType, ImageInfo, Owner, Phase, Record, RecordType
+    from .record import Buffer, Closes, GuestType, ImageInfo, Owner, Phase, Record, RecordType
     from .sent_once import SentOnce
     from .transport import Channel, Listener, Transport
     from .workers import Workers

@@ -8,6 +8,7 @@ UsageError             2     the caller: the request makes no sense
 StreamError            3     get another image: these bytes are wrong
 AuthenticityError      4     get another image: its seal does not match
 PluginError            5     install, mend or choose a plugin
+BrokenOffError         7     the operator: shall the standby take over?
 TryAgainError          75    nobody: the condition passes by itself
 LinkLostError          75    nobody: the other end may come back
 SilentPeerError        75    nobody: the other end may answer later
@@ -32,6 +33,7 @@ EXIT_BAD_IMAGE = 3
 EXIT_NOT_AUTHENTIC = 4
 EXIT_PLUGIN = 5
 EXIT_PARTIAL = 6
+EXIT_BROKEN_OFF = 7
 EXIT_TRY_AGAIN = 75
 EXIT_CANCELLED = 130
 
@@ -228,6 +230,29 @@ class AuthenticityError(StreamError):
     """The seal over the whole image does not match what was read."""
 
     exit_code = EXIT_NOT_AUTHENTIC
+
+
+@define(kw_only=True)
+class BrokenOffError(XsaveError):
+    """A stream with checkpoints ended before it was over. What was being made of it is kept: a
+    guest that is complete as of the last whole checkpoint, and paused. It must run only if the
+    one at the source does not, which cannot be known here.
+
+    :ivar name: of that guest; :ivar nr_checkpoints: whole ones that came.
+    :ivar reason: how the stream ended.
+    """
+
+    name: str
+    nr_checkpoints: int
+    reason: str
+    exit_code = EXIT_BROKEN_OFF
+
+    def __str__(self) -> str:
+        count = "1 checkpoint" if self.nr_checkpoints == 1 else f"{self.nr_checkpoints} checkpoints"
+        return (
+            f"the stream broke off after {count}: {self.reason}; {self.name} is complete as of "
+            "the last one, and paused: resume it only if the source does not run any more"
+        )
 
 
 class PluginError(XsaveError):

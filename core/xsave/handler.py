@@ -11,7 +11,7 @@ import abc
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 from attrs import frozen
 
@@ -19,7 +19,7 @@ from .binary import Layout
 from .errors import PluginError
 from .figure import Figure
 from .present import to_json
-from .record import Buffer, GuestType, Phase
+from .record import Buffer, Closes, GuestType, Phase
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -92,9 +92,13 @@ class RecordHandler(Handler, Generic[S]):
 
     :cvar redaction: what ``xsave redact`` does with it. Whatever could hold contents of
         memory, of registers, keys, names or texts of the guest is data.
+    :cvar closes: for a mark that says by its place what is complete; None for all else. Marks
+        of checkpoints are collected at checkpoints only, those of the stream at its end only.
+        Where several layers mark the same, the last one in the order of records counts.
     """
 
     redaction: ClassVar[Redaction] = Redaction.LEFT_OUT
+    closes: ClassVar[Closes | None] = None
 
     @abc.abstractmethod
     def decode(self, body: memoryview) -> S:
@@ -189,6 +193,18 @@ class StateStream(Protocol):
 
     def close(self) -> None:
         """The saving is over, successfully or not: put back what was switched on."""
+
+
+@runtime_checkable
+class CheckpointStream(StateStream, Protocol):
+    """A :class:`StateStream` of which there can be more than one consistent point: its guest
+    runs on after a checkpoint, and :meth:`more` and :meth:`checkpoint` are asked again. A
+    stream without :meth:`checkpoint` cannot take part where there are checkpoints, and the
+    run is refused."""
+
+    def checkpoint(self) -> Sequence[tuple[str, Any]]:
+        """The guest is paused: all that the other end needs to have this state as it is now,
+        in addition to what was sent before. In place of :meth:`final`, at each checkpoint."""
 
 
 FindPages = Callable[["Entries"], "tuple[Entries, Pages]"]

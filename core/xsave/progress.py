@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -25,6 +26,8 @@ class Progress:
     :ivar paused: the domain stands still: the last pass, and what follows it.
     :ivar dirty_bytes_per_s: how fast the guest wrote to pages in the iteration before; None
         where none has ended yet.
+    :ivar nr_checkpoints: whole ones so far, 0 before the first; the guest runs and stands still
+        by turns from there on.
     """
 
     stage: str
@@ -35,6 +38,7 @@ class Progress:
     iteration: int | None = None
     paused: bool = False
     dirty_bytes_per_s: float | None = None
+    nr_checkpoints: int = 0
 
     @property
     def bytes_per_s(self) -> float:
@@ -134,13 +138,79 @@ class PluginFigures:
     figures: list[Figure]
 
 
+@frozen
+class Round:
+    """One checkpoint.
+
+    :ivar number: from 0, that of the first complete state.
+    :ivar ran_s: for how long the guest had run since the one before.
+    :ivar nr_pages: sent while it stood still; :ivar sent_bytes: all that the destination took
+        since the one before.
+    :ivar downtime: of this pause; its parts add up as always.
+    """
+
+    number: int
+    ran_s: float
+    nr_pages: int
+    sent_bytes: int
+    downtime: DowntimeReport
+
+
+ROUNDS_KEPT = 100  # of the first, and as many of the last
+
+
+@define
+class RoundsReport:
+    """Checkpoints, of which there may be very many: the first and the last ones, and sums."""
+
+    count: int = 0
+    nr_pages: int = 0
+    sent_bytes: int = 0
+    first: list[Round] = field(factory=list)
+    last: deque[Round] = field(factory=lambda: deque(maxlen=ROUNDS_KEPT))
+    _before_s: float = 0.0  # all pauses but the newest, which may go on still
+    _longest_before_s: float = 0.0
+
+    def add(self, one: Round) -> None:
+        self._before_s, self._longest_before_s = self.pause_s, self.longest_s
+        self.count += 1
+        self.nr_pages += one.nr_pages
+        self.sent_bytes += one.sent_bytes
+        if len(self.first) < ROUNDS_KEPT:
+            self.first.append(one)
+        else:
+            self.last.append(one)
+
+    @property
+    def pause_s(self) -> float:
+        """Of all pauses together."""
+        return self._before_s + self._newest_s
+
+    @property
+    def longest_s(self) -> float:
+        """Of the longest pause."""
+        return max(self._longest_before_s, self._newest_s)
+
+    @property
+    def _newest_s(self) -> float:
+        return self.shown[-1].downtime.total_s if self.count else 0.0
+
+    @property
+    def shown(self) -> list[Round]:
+        """Those that were kept, in order."""
+        return [*self.first, *self.last]
+
+
 @define
 class SaveReport:
     """How a domain's memory went out, and state beside it.
 
     :ivar rulings: what the policy said after each iteration, with its reason.
+    :ivar final: the last pass before the first consistent point.
     :ivar throttled: whether the guest could be slowed when the policy asked for it; None
         when it never asked.
+    :ivar downtime: of the only pause; where there are checkpoints, of the last one.
+    :ivar rounds: None where there were no checkpoints.
     """
 
     live: bool
@@ -152,6 +222,7 @@ class SaveReport:
     throttled: bool | None = None
     downtime: DowntimeReport = field(factory=DowntimeReport)
     beside: list[StateReport] = field(factory=list)
+    rounds: RoundsReport | None = None
 
     @property
     def paused(self) -> bool:
@@ -159,6 +230,20 @@ class SaveReport:
         if not self.live:
             return True
         return bool(self.rulings) and self.rulings[-1].decision is Decision.STOP_AND_COPY
+
+
+@frozen
+class StandbyReport:
+    """What became of a guest that was kept as of the last whole checkpoint of a stream.
+
+    :ivar broke: why that was not the end of the stream; "" where it was.
+    :ivar running: whether it took over.
+    """
+
+    name: str
+    nr_checkpoints: int
+    broke: str
+    running: bool = False
 
 
 @define
@@ -173,6 +258,7 @@ class RunReport:
     :ivar remarks: what the source's reader has to say about the image.
     :ivar headers_left_out: headers of the source's container, likewise: an xl file's
         configuration is no part of a libxl stream. The guest's state is whole without them.
+    :ivar standby: of a destination domain, where the stream had checkpoints.
     """
 
     source: ImageInfo
@@ -192,6 +278,7 @@ class RunReport:
     save: SaveReport | None = None
     headers_left_out: list[str] = field(factory=list)
     arrived: list[PluginFigures] = field(factory=list)
+    standby: StandbyReport | None = None
 
     @property
     def carried(self) -> list[str]:

@@ -37,6 +37,13 @@ class Phase(enum.IntEnum):
     END = 6
 
 
+class Closes(enum.Enum):
+    """What is complete where a record stands: such a record is a mark."""
+
+    CHECKPOINT = "checkpoint"  # a consistent point; the stream goes on
+    STREAM = "stream"  # nothing more comes from this layer of the stream
+
+
 @frozen
 class Owner:
     """Who understands a record: the plugin and the distribution it came from."""

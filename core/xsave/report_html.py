@@ -17,10 +17,12 @@ from .figure import BYTES, Figure
 from .policy import Iteration
 from .progress import (
     DOWNTIME_PARTS,
+    ROUNDS_KEPT,
     DowntimeReport,
     GuestReport,
     MainJobReport,
     PluginFigures,
+    RoundsReport,
     RunReport,
     SaveReport,
     StatePass,
@@ -65,7 +67,10 @@ svg .axis { fill: var(--dim); } svg .grid { stroke: var(--line); stroke-width: 1
 
 T = TypeVar("T")
 
+# Of each checkpoint, beside the whole.
+_ROUND_PARTS = tuple(name for name in DOWNTIME_PARTS if name not in ("beside_s", "proof_s"))
 WIDTH, LEFT, RIGHT, TOP = 720, 56, 704, 34  # of all plots, in their own units
+_NAME_WIDTH = 34
 _GROUP_MAX = 24  # iterations shown; of more, the first and the last ones
 
 
@@ -147,6 +152,11 @@ def _facts(report: RunReport) -> list[str]:
         for name, count in report.lost.items()
     ]
     rows += [("lost before" if r.is_loss else "remark", r.text) for r in report.remarks]
+    if (standby := report.standby) is not None:
+        how = "took over, and runs" if standby.running else "is complete, and paused"
+        rows.append(("standby", f"{standby.name} {how}, as of checkpoint {standby.nr_checkpoints}"))
+        if standby.broke:
+            rows.append(("broken off", standby.broke))
     return [table((), rows, text=(1,))]
 
 
@@ -214,13 +224,16 @@ def _guest(guest: GuestReport) -> list[str]:
 def _save(save: SaveReport, page_size: int) -> list[str]:
     """Iterations, rates, rulings, downtime."""
     how = f"live, policy {save.policy}" if save.live else "paused first (not live)"
+    pages = "1 page" if save.nr_deferred == 1 else f"{save.nr_deferred} pages"
     throttled = "; was to be slowed, and cannot be here" if save.throttled is False else ""
     lines = [
-        f"<p>{escape(how)}; {save.nr_deferred} pages deferred until later{throttled}</p>",
+        f"<p>{escape(how)}; {pages} deferred until later{throttled}</p>",
         *_iteration_plots(save, page_size),
-        _downtime_plot(save.downtime),
+        _downtime_plot(save.downtime, "Downtime" if save.rounds is None else "Last pause"),
         _iteration_table(save, page_size),
     ]
+    if save.rounds is not None:
+        lines += _rounds(save.rounds)
     if save.rulings:
         rows = [
             (str(number), ruling.decision.value, ruling.reason)
@@ -264,6 +277,35 @@ def _figures(figures: Sequence[Figure]) -> str:
         (one.label, size(one.value) if one.unit == BYTES else str(one.value)) for one in figures
     ]
     return table((), rows)
+
+
+def _rounds(rounds: RoundsReport) -> list[str]:
+    """How long the guest stood still for each checkpoint, and for what."""
+    shown = rounds.shown
+    times = "1 checkpoint" if rounds.count == 1 else f"{rounds.count} checkpoints"
+    left_out = (
+        f"; the first and the last {ROUNDS_KEPT} are shown" if rounds.count > len(shown) else ""
+    )
+    rows = [
+        (
+            str(one.number), ms(one.ran_s) if one.number else "-", str(one.nr_pages),
+            size(one.sent_bytes), ms(one.downtime.total_s),
+            *(ms(getattr(one.downtime, name)) for name in _ROUND_PARTS),
+        )
+        for one in shown
+    ]  # fmt: skip
+    pauses = [_Group(str(one.number), one.downtime.total_s * 1e3, None) for one in shown]
+    head = ("checkpoint", "ran", "pages", "sent", "paused",
+            *(DOWNTIME_PARTS[name] for name in _ROUND_PARTS))  # fmt: skip
+    return [
+        f"<p>{times}, {size(rounds.sent_bytes)}; paused {ms(rounds.pause_s)} in all, "
+        f"{ms(rounds.longest_s)} at most{left_out}</p>",
+        figure(
+            "Pauses of the checkpoints, ms",
+            line_plot(pauses, ("paused",), "pauses, by checkpoint"),
+        ),
+        table(head, rows),
+    ]
 
 
 def _iteration_table(save: SaveReport, page_size: int) -> str:
@@ -353,36 +395,43 @@ def bar_plot(groups: Sequence[_Group], names: Sequence[str], about: str) -> str:
     return svg(height, marks, about)
 
 
-def line_plot(groups: Sequence[_Group]) -> str:
-    """Two lines over the iterations, from 0 on."""
+def line_plot(
+    groups: Sequence[_Group], names: Sequence[str] = ("sending", "dirtying"),
+    label: str = "rates of sending and dirtying, by iteration",
+) -> str:  # fmt: skip
+    """A line over the groups, from 0 on; a second one where they are dirty."""
     height, floor = 222, 195
     highest = nice(max(max(group.sent, group.dirty or 0) for group in groups))
     step = (RIGHT - LEFT) / len(groups)
+    is_two = any(group.dirty is not None for group in groups)
 
     def point(number: int, value: float) -> tuple[float, float]:
         return LEFT + step * (number + 0.5), floor - (floor - TOP) * value / highest
 
-    marks = [*legend("sending", "dirtying")]
+    marks = [*legend(*names)]
     for quarter in range(5):
         value = highest * quarter / 4
         marks += _grid(floor - (floor - TOP) * quarter / 4, f"{value:g}")
-    for number, group in enumerate(groups):
-        marks.append(text_mark(point(number, 0)[0], floor + 18, group.name, "axis"))
-    for line, kind, values in (
-        ("line1", "one", [group.sent for group in groups]),
-        ("line2", "two", [group.dirty or 0.0 for group in groups]),
-    ):
+    every = math.ceil(_NAME_WIDTH / step)  # as many names as there is room for
+    for number, group in enumerate(groups[::every]):
+        marks.append(text_mark(point(number * every, 0)[0], floor + 18, group.name, "axis"))
+    lines = [("line1", "one", [group.sent for group in groups])]
+    if is_two:
+        lines.append(("line2", "two", [group.dirty or 0.0 for group in groups]))
+    for line, kind, values in lines:
         points = [point(number, value) for number, value in enumerate(values)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         marks.append(f'<polyline class="{line}" points="{path}"/>')
         for (x, y), value in zip(points, values, strict=True):
-            marks.append(f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
+            marks.append(
+                f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="{min(4, step):.1f}"/>'
+            )
             if step > 60:
                 marks.append(text_mark(x, y - 8, f"{value:.4g}"))
-    return svg(height, marks, "rates of sending and dirtying, by iteration")
+    return svg(height, marks, label)
 
 
-def _downtime_plot(downtime: DowntimeReport) -> str:
+def _downtime_plot(downtime: DowntimeReport, what: str = "Downtime") -> str:
     """One bar, as long as the downtime; its parts in it."""
     total = downtime.total_s
     marks: list[str] = []
@@ -400,7 +449,7 @@ def _downtime_plot(downtime: DowntimeReport) -> str:
         marks.append(text_mark(x + 17, y, f"{about}: {ms(seconds)}", anchor="start"))
     height = 52 + 22 * max(1, math.ceil(len(shown) / 3))
     plot = svg(height, marks, "parts of the downtime")
-    return figure(f"Downtime {ms(total)}: where it went", plot)
+    return figure(f"{what} {ms(total)}: where it went", plot)
 
 
 def figure(caption: str, plot: str) -> str:

@@ -48,12 +48,21 @@ def test_each_exit_code_is_produced(
         4: forged,
         5: run_xsave("run", small_image, dest, "--plugins", "pv"),
         6: run_xsave("run", noted, dest, "--to", "xl", env=acme),
+        7: run_xsave("run", cut_between_checkpoints(tmp_path), "sim:?host=b"),
         75: run_xsave("verify", "-", input=b"Lacme", env=acme),
     }
     assert {code: process.returncode for code, process in done.items()} == {c: c for c in done}
     assert set(EXIT_CODES) - set(done) == {130}  # test_interruption.py
     assert b"the seal of the image (at offset " in forged.stderr
     assert not any(b"Traceback" in process.stderr for process in done.values())
+
+
+def cut_between_checkpoints(folder: Path) -> Path:
+    image = folder / "rounds.xsv"
+    protect = xsave.Checkpoints(0.0, count=2)
+    xsave.run("sim:pvh?memory=4M", image, checkpoint=protect, then="destroy")
+    image.write_bytes(image.read_bytes()[:-3000])
+    return image
 
 
 def test_an_image_that_is_not_authentic_is_not_passed_on(
@@ -117,6 +126,7 @@ ERRORS = [
     xsave.MissingPluginError(record="a.b", plugin="a", reason="c"),
     xsave.UnknownNameError(kind="codec", name="a", known=["b"]),
     xsave.LossError(losses={"a.b": 2}),
+    xsave.BrokenOffError(name="a", nr_checkpoints=1, reason="b"),
     *(
         kind("it says\nso")
         for kind in (

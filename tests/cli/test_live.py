@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,20 @@ from xsave.cli import main
 from xsave.cli.live_report import save_as_text
 from xsave.cli.main_job import SETTLED
 from xsave.cli.progress_bar import describe
-from xsave.cli.rates import RATE
-from xsave.progress import DowntimeReport, Progress, SaveReport
+from xsave.cli.rates import PERIOD, RATE
+from xsave.cli.run import take
+from xsave.cli.settings import Settings
+from xsave.progress import DowntimeReport, Progress, Round, RoundsReport, SaveReport
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 Valid = Callable[[bytes | str], dict[str, Any]]
 
 BUSY = "sim:{}?memory=16M&dirty=40M/s"
+SETTLED_OPTIONS = {
+    "--to": ["xl"], "--add": ["a=b"], "--then": ["resume"], "--base": ["a.xsv"],
+    "--allow-loss": ["xen"],
+    "--checkpoint": ["1s"], "--take-over": [],
+}  # fmt: skip
 PARTS = ("pause_s", "memory_s", "beside_s", "state_s", "finish_s", "proof_s")
 
 
@@ -67,8 +76,99 @@ def test_the_report_in_text_has_the_same(run_xsave: Run) -> None:
     done = run_xsave("run", BUSY.format("pv"), "sim:?host=b", "--then", "pause")
     text = done.stderr.decode()
     for part in ("domain pv, an x86_pv guest, Xen 4.17 -> sim", "live, policy fixed", "ITERATION",
-                 "paused", "after 0  ", " deferred until", "downtime ", "its state"):  # fmt: skip
+                 "paused", "after 0  ", "deferred until", "downtime ", "its state"):  # fmt: skip
         assert part in text
+
+
+def test_checkpoints_make_a_standby_that_waits(
+    run_xsave: Run, tmp_path: Path, valid: Valid
+) -> None:
+    image = tmp_path / "rounds.xsv"
+    done = run_xsave(
+        "run", "sim:pv?memory=4M&dirty=20M/s", image, "--checkpoint", "10ms", "--checkpoints", "3",
+        "--json",
+    )  # fmt: skip
+    rounds = valid(done.stdout)["save"]["rounds"]
+    assert rounds["count"] == len(rounds["shown"]) == 3
+    for one in rounds["shown"]:
+        downtime = one["downtime"]
+        assert downtime["total_s"] == pytest.approx(sum(downtime[part] for part in PARTS))
+    assert [one["ran_s"] >= 0.01 for one in rounds["shown"]] == [False, True, True]
+    there = run_xsave("run", image, "sim:?host=b", "--json")
+    assert there.returncode == 0
+    standby = {"name": "pv", "nr_checkpoints": 3, "broke": "", "running": False}
+    assert valid(there.stdout)["standby"] == standby
+    cut = tmp_path / "cut.xsv"
+    cut.write_bytes(image.read_bytes()[:-6000])
+    broken = run_xsave("run", cut, "sim:?host=b", "--json")
+    assert broken.returncode == 7
+    error = valid(broken.stdout)["error"]
+    assert (error["class"], error["nr_checkpoints"]) == ("BrokenOffError", 2)
+    taken = run_xsave("run", cut, "sim:?host=b", "--json", "--take-over")
+    assert taken.returncode == 7
+    assert valid(taken.stdout)["standby"]["running"] is True
+    assert valid(taken.stdout)["standby"]["broke"].startswith("the image is cut")
+
+
+def test_of_very_many_checkpoints_the_text_has_the_first_and_the_last() -> None:
+    one = Iteration(0, 10, 10, 40960, 0.1, 5)
+    save = SaveReport(True, "fixed", [one], [], one, downtime=DowntimeReport(0.1))
+    save.rounds = RoundsReport()
+    for number in range(1000):
+        save.rounds.add(Round(number, 0.2, 3, 12288, DowntimeReport(0.01)))
+    lines = save_as_text(save, 4096)
+    assert any("1000 checkpoints, 11.7 MiB; paused 10000.0 ms in all" in line for line in lines)
+    assert any("... 990 more" in line for line in lines)
+    assert any(line.split()[:1] == ["999"] for line in lines)
+    assert len(lines) < 30
+
+
+@pytest.mark.parametrize("limit", [[], ["--limit", "20M"]])
+def test_interrupted_a_run_with_checkpoints_leaves_nothing(
+    tmp_path: Path, limit: list[str]
+) -> None:
+    """Once it is known to have come so far that it goes from checkpoint to checkpoint."""
+    image = tmp_path / "rounds.xsv"
+    command = [sys.executable, "-m", "xsave", "run", "sim:pvh?memory=4M&dirty=20M/s",
+               str(image), "--checkpoint", "5ms", "--progress", *limit]  # fmt: skip
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "checkpoint" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        rest = process.stderr.read()
+        assert process.wait(60) == 130
+    assert rest.splitlines()[-1] == "xsave: interrupted"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("report", ["guest.xsv", "sub/../guest.xsv", "guest.save"])
+def test_a_report_is_never_written_over_an_image(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str],
+    small_image: Path, report: str,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    Path("guest.save").symlink_to(small_image)
+    Path("sub").mkdir()
+    assert main(["run", "guest.save", "guest.xsv", "--report", report]) == 2
+    assert "cannot be both the report and an image" in capfd.readouterr().err
+    assert not Path("guest.xsv").exists()
+
+
+def test_a_report_that_cannot_be_written_is_found_out_before_a_guest_moves(
+    tmp_path: Path, manager: xsave.PluginManager
+) -> None:
+    backend: Any = manager.backends.find("sim")
+    backend.open("pvh?memory=4M&name=unreported")
+    with pytest.raises(XsaveError, match="cannot write"):
+        take(
+            Settings(), "sim:pvh?name=unreported", "sim:?host=b&name=unreported",
+            report_file=str(tmp_path / "no" / "a.html"), manager=manager, add=(), workers=None,
+        )  # fmt: skip
+    assert backend.host("a").guests["unreported"].is_running
+    assert "unreported" not in backend.host("b").guests
+    _end(manager, "pvh?name=unreported")
 
 
 def test_what_is_not_live_is_sent_in_one_pass(run_xsave: Run, tmp_path: Path, valid: Valid) -> None:
@@ -130,8 +230,14 @@ def test_a_guest_that_cannot_be_slowed_is_told_of() -> None:
         (["run", "nix:pv", "b.xsv"], "no domain backend is named 'nix'"),
         (["run", "a.xsv", "nix:pv"], "no domain backend is named 'nix'"),
         (["run", "sim:pv"], "DEST is missing"),
-        *[(["run", said, "a=b" if said == "--add" else "resume" if said == "--then" else "xl"],
-           f"{said} needs SOURCE and DEST") for said in SETTLED.values()],
+        (["run", "sim:pv", "b.xsv", "--checkpoints", "3"], "--checkpoints needs --checkpoint"),
+        (["run", "sim:pv", "b.xsv", "--checkpoint", "200"], "is no time with its unit"),
+        (["run", "sim:pv", "b.xsv", "--checkpoint", "9999s"], "0 to 3600 s between checkpoints"),
+        (["run", "a.xsv", "sim:pv", "--checkpoint", "1s"], "--checkpoint is about a domain"),
+        (["run", "sim:pv", "sim:?host=b", "--take-over"], "to take over is for a domain that a"),
+        (["run", "sim:pv", "b.xsv", "--take-over"], "to take over is for a domain that a"),
+        *[(["run", said, *given], f"{said} needs SOURCE and DEST")
+          for said, given in SETTLED_OPTIONS.items()],
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused_in_words(
@@ -142,6 +248,23 @@ def test_what_makes_no_sense_is_refused_in_words(
     assert main(arguments) == 2
     assert words in capfd.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_the_main_job_settles_what_its_tests_name() -> None:
+    assert set(SETTLED_OPTIONS) == set(SETTLED.values())
+
+
+@pytest.mark.parametrize(
+    ("text", "period_s"), [("200ms", 0.2), ("1.5s", 1.5), ("0s", 0.0), (" 500us ", 0.0005)]
+)
+def test_a_period_has_a_unit(text: str, period_s: float) -> None:
+    assert PERIOD.convert(text, None, None) == pytest.approx(period_s)
+
+
+@pytest.mark.parametrize("text", ["", "5", "1m", "-1s", "nan", "1e3s"])
+def test_no_period_is_refused(text: str) -> None:
+    with pytest.raises(Exception, match="is no time with its unit"):
+        PERIOD.convert(text, None, None)
 
 
 @pytest.mark.parametrize(

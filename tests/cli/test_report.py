@@ -27,7 +27,10 @@ from xsave.progress import (
     GuestReport,
     MainJobReport,
     PluginFigures,
+    Round,
+    RoundsReport,
     SaveReport,
+    StandbyReport,
     StatePass,
     StateReport,
 )
@@ -120,7 +123,20 @@ class Page(HTMLParser):
         return " ".join(self.words)
 
 
+def checkpointed(name: str, count: int = 3) -> RunReport:
+    report = live_run(name=name)
+    assert report.save is not None
+    report.save.rounds = RoundsReport()
+    for number in range(count):
+        downtime = DowntimeReport(0.001, 0.02, 0.003, 0.004)
+        report.save.rounds.add(Round(number, 0.2 * bool(number), 55, 1 << 20, downtime))
+    report.standby = StandbyReport(name, count, f"broke, says {name}", running=True)
+    return report
+
+
 PAGES = {
+    "checkpoints": lambda name: run_page(checkpointed(name)),
+    "many checkpoints": lambda name: run_page(checkpointed(name, 1000)),
     "run": lambda name: run_page(live_run(name=name)),
     "many iterations": lambda name: run_page(live_run(60, name)),
     "not live": lambda name: run_page(live_run(0, name, live=False)),
@@ -183,6 +199,17 @@ def test_a_plugin_that_has_nothing_to_draw_has_its_figures_still() -> None:
     words = Page(run_page(run)).text
     assert "Beside memory: notes" in words
     assert "notes, by iteration" not in run_page(run)
+
+
+def test_checkpoints_are_on_the_page_and_what_became_of_the_standby() -> None:
+    words = Page(run_page(checkpointed("guest7"))).text
+    for part in ("3 checkpoints, 3.0 MiB; paused 84.0 ms in all, 28.0 ms at most", "Last pause",
+                 "Pauses of the checkpoints, ms", "broke, says guest7",
+                 "guest7 took over, and runs, as of checkpoint 3"):  # fmt: skip
+        assert part in words
+    many = run_page(checkpointed("guest7", 1000))
+    assert "the first and the last 100 are shown" in many
+    assert len(many) < 200_000
 
 
 def test_the_main_job_says_what_was_proved_and_what_was_not() -> None:

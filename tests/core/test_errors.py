@@ -82,6 +82,11 @@ PLACE: Any = {"what": "record header", "offset": 0x1F0, "expected": "8 bytes", "
             "codec 'zip' is offered twice: by a (x 1) and by b (y 2)",
         ),
         (
+            errors.BrokenOffError(name="vm", nr_checkpoints=1, reason="it is cut"),
+            "the stream broke off after 1 checkpoint: it is cut; vm is complete as of the last "
+            "one, and paused: resume it only if the source does not run any more",
+        ),
+        (
             errors.MissingPluginError(record="a.b", plugin="p", reason="plugin p is not in use"),
             "a.b is mandatory: plugin p is not in use",
         ),

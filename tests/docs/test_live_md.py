@@ -59,13 +59,16 @@ def test_the_commands_print_what_is_shown(section: str, tmp_path: Path, small_im
         assert re.fullmatch(pattern(shown), said, re.DOTALL), f"$ {command}\n{done.stdout}"
 
 
-def test_the_program_prints_what_is_shown() -> None:
+PROGRAMS = re.findall(r"^```python\n(.*?)^```\s+^```text\n(.*?)^```", LIVE, re.M | re.S)
+
+
+@pytest.mark.parametrize(("program", "shown"), PROGRAMS, ids=["checkpoints", "proof"])
+def test_a_program_prints_what_is_shown(program: str, shown: str) -> None:
     """As a program of its own: the guest that it leaves running ends with it."""
-    (program,) = blocks(LIVE, "python")
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=False
     )
-    assert (done.stderr, done.stdout) == ("", blocks(LIVE, "text")[-1])
+    assert (done.stderr, done.stdout) == ("", shown)
 
 
 def test_every_part_of_the_downtime_is_explained() -> None:

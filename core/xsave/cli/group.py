@@ -34,6 +34,7 @@ EXIT_CODES = {
     4: "the image is not authentic: its seal does not match",
     5: "a plugin is missing or broken",
     6: "done, but something was left out",
+    7: "a stream broke off; the guest is there as of its last checkpoint",
     75: "try again later",
     130: "interrupted; nothing half-written is left",
 }

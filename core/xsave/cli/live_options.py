@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import PLUGIN_OPTION, POLICY, F
-from .rates import RATE
+from .rates import PERIOD, RATE
 
 if TYPE_CHECKING:
     from ..manager import PluginManager
 
 # Of a domain as the source; the library's own defaults hold where they are not given.
-OF_A_SOURCE_DOMAIN = ("live", "policy", "then")
+OF_A_SOURCE_DOMAIN = ("live", "policy", "then", "checkpoint")
 
 
 def split_plugin_options(
@@ -42,6 +42,22 @@ def domain_options(function: F) -> F:
         click.option(
             "--report", type=click.Path(dir_okay=False), metavar="FILE",
             help="Write the report as one HTML page too, with plots; it needs nothing else.",
+        ),
+        click.option(
+            "--take-over", is_flag=True,
+            help="Of a stream with checkpoints into a domain: let it run when the stream is "
+            "over or breaks off, as of the last whole checkpoint. Only when the one at the "
+            "source does not run! Without this it stays paused.",
+        ),
+        click.option(
+            "--checkpoints", type=click.IntRange(min=1), metavar="N",
+            help="With --checkpoint: end after so many, that of the first state included; "
+            "otherwise they go on until the command is interrupted.",
+        ),
+        click.option(
+            "--checkpoint", type=PERIOD, metavar="PERIOD",
+            help="After its first complete state the stream of a domain goes on, from one "
+            "checkpoint to the next, between which the guest runs for so long: 200ms.",
         ),
         click.option(
             "--then", type=click.Choice(["resume", "pause", "destroy"]),
@@ -91,6 +107,21 @@ def refuse_policy_without_live(options: dict[str, Any]) -> None:
 
     if options["live"] is False and options["policy"] is not None:
         raise UsageError("--policy decides when a live domain is paused: not with --no-live")
+
+
+def join_checkpoints(options: dict[str, Any]) -> None:
+    """Both options as the one that the library has.
+
+    :raises UsageError: one needs the other; or a period that makes no sense.
+    """
+    from ..checkpoint import Checkpoints
+    from ..errors import UsageError
+
+    period_s, count = options["checkpoint"], options.pop("checkpoints")
+    if period_s is not None:
+        options["checkpoint"] = Checkpoints(period_s, count or 0)
+    elif count is not None:
+        raise UsageError("--checkpoints needs --checkpoint PERIOD")
 
 
 def check_policies(texts: list[str], manager: PluginManager) -> None:

@@ -15,12 +15,15 @@ from ..progress import (
     GuestReport,
     MainJobReport,
     PluginFigures,
+    RoundsReport,
     RunReport,
     SaveReport,
     StateReport,
 )
 from ..quantities import ms, percent, size
 from .output import columns
+
+ROUNDS_IN_TEXT = 5  # of the first, and as many of the last
 
 
 def save_as_json(save: SaveReport, page_size: int) -> dict[str, Any]:
@@ -38,6 +41,27 @@ def save_as_json(save: SaveReport, page_size: int) -> dict[str, Any]:
         "throttled": save.throttled,
         "downtime": downtime_as_json(save.downtime),
         "beside": [_beside_as_json(beside) for beside in save.beside],
+        "rounds": None if save.rounds is None else _rounds_as_json(save.rounds),
+    }
+
+
+def _rounds_as_json(rounds: RoundsReport) -> dict[str, Any]:
+    return {
+        "count": rounds.count,
+        "nr_pages": rounds.nr_pages,
+        "sent_bytes": rounds.sent_bytes,
+        "pause_s": rounds.pause_s,
+        "longest_s": rounds.longest_s,
+        "shown": [
+            {
+                "number": one.number,
+                "ran_s": one.ran_s,
+                "nr_pages": one.nr_pages,
+                "sent_bytes": one.sent_bytes,
+                "downtime": downtime_as_json(one.downtime),
+            }
+            for one in rounds.shown
+        ],
     }
 
 
@@ -84,7 +108,10 @@ def save_as_text(save: SaveReport, page_size: int) -> list[str]:
         f"    after {number}  {ruling.decision.value}: {ruling.reason}"
         for number, ruling in enumerate(save.rulings)
     ]
-    lines += _downtime_lines(save.downtime)
+    if save.rounds is not None:
+        lines += _rounds_lines(save.rounds)
+    what = "downtime" if save.rounds is None else "last pause"
+    lines += _downtime_lines(save.downtime, what)
     for beside in save.beside:
         lines += _beside_lines(beside)
     return lines
@@ -117,6 +144,29 @@ def _figure(figure: Figure, value: int) -> str:
     return size(value) if figure.unit == BYTES else f"{value}"
 
 
+def _rounds_lines(rounds: RoundsReport) -> list[str]:
+    """The first and the last ones, and what they were together."""
+    times = "1 checkpoint" if rounds.count == 1 else f"{rounds.count} checkpoints"
+    lines = [
+        f"  {times}, {size(rounds.sent_bytes)}; paused {ms(rounds.pause_s)} in all, "
+        f"{ms(rounds.longest_s)} at most"
+    ]
+    rows: list[tuple[str, ...]] = [("CHECKPOINT", "RAN", "PAGES", "SENT", "PAUSED")]
+    shown = rounds.shown
+    if len(shown) > 2 * ROUNDS_IN_TEXT:
+        shown = [*shown[:ROUNDS_IN_TEXT], *shown[-ROUNDS_IN_TEXT:]]
+    for one in shown:
+        rows.append((
+            f"{one.number}", ms(one.ran_s) if one.number else "-", f"{one.nr_pages}",
+            size(one.sent_bytes), ms(one.downtime.total_s),
+        ))  # fmt: skip
+    table = columns(rows, "    ")
+    if rounds.count > len(shown):
+        left_out = f"    ... {rounds.count - len(shown)} more"
+        table.insert(1 + ROUNDS_IN_TEXT, left_out)
+    return [*lines, *table]
+
+
 def _row(name: str, one: Iteration, page_size: int) -> tuple[str, ...]:
     paused = name == "paused"
     return (
@@ -131,13 +181,14 @@ def _row(name: str, one: Iteration, page_size: int) -> tuple[str, ...]:
     )
 
 
-def _downtime_lines(downtime: DowntimeReport) -> list[str]:
+def _downtime_lines(downtime: DowntimeReport, what: str) -> list[str]:
     rows = [
         (ms(getattr(downtime, name)), about)
         for name, about in DOWNTIME_PARTS.items()
         if getattr(downtime, name) or name not in ("beside_s", "proof_s")  # where there are any
     ]
-    return [f"  downtime {ms(downtime.total_s)}, of which", *columns(rows, "    ")]
+    which = f"{what} {ms(downtime.total_s)}"
+    return [f"  {which}, of which", *columns(rows, "    ")]
 
 
 def main_job_as_json(report: MainJobReport) -> dict[str, Any]:

@@ -110,7 +110,9 @@ def describe(progress: Progress) -> str:
 
 
 def _live(progress: Progress) -> str:
-    """For example ``iteration 2, dirtied at 41.2 MiB/s``."""
+    """For example ``iteration 2, dirtied at 41.2 MiB/s``, or ``checkpoint 17``."""
+    if progress.nr_checkpoints:
+        return f"checkpoint {progress.nr_checkpoints - 1}"  # from 0, as in the report
     if progress.paused:
         return "paused"
     dirty = progress.dirty_bytes_per_s

@@ -1,4 +1,4 @@
-"""Rates and amounts as they are given to options: ``40M`` is 40 MiB, for a second."""
+"""Rates and times as they are given to options: ``40M`` is 40 MiB, for a second; ``200ms``."""
 
 from __future__ import annotations
 
@@ -34,6 +34,34 @@ class Rate(_IntType):
 
 
 RATE = Rate()
+
+
+_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
+_PERIOD = re.compile(r"(\d{1,7}(?:\.\d{1,6})?)(us|ms|s)")
+
+if TYPE_CHECKING:
+    _FloatType = click.ParamType[float]
+else:
+    _FloatType = click.ParamType
+
+
+class Period(_FloatType):
+    """Seconds, given with their unit."""
+
+    name = "period"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        found = _PERIOD.fullmatch(str(value).strip())
+        if found is None:
+            self.fail(f"{value!r} is no time with its unit such as 200ms, 1.5s or 500us")
+        return float(found[1]) * _SECONDS[found[2]]
+
+
+PERIOD = Period()
 
 
 class Rates(click.ParamType):  # type: ignore[type-arg]  # not generic before click 8.4

@@ -8,7 +8,7 @@ import attrs
 
 from ..pipeline.verify import VerifyReport
 from ..present import to_json
-from ..progress import RunReport
+from ..progress import RunReport, StandbyReport
 from ..record import GuestType, ImageInfo
 from .live_report import arrived_as_json, arrived_as_text, save_as_json, save_as_text
 from .output import columns, size
@@ -31,6 +31,7 @@ def run_as_json(report: RunReport, added: list[str]) -> dict[str, Any]:
         "headers_left_out": report.headers_left_out,
         "save": None if report.save is None else save_as_json(report.save, report.source.page_size),
         "arrived": arrived_as_json(report.arrived),
+        "standby": None if report.standby is None else attrs.asdict(report.standby),
     }
 
 
@@ -87,7 +88,9 @@ def run_as_text(report: RunReport, added: list[str]) -> list[str]:
     if report.save is not None:
         lines += save_as_text(report.save, report.source.page_size)
     lines += arrived_as_text(report.arrived)
-    return [*lines, *left_out(report, "  ")]
+    if report.standby is not None and not report.standby.broke:
+        lines.append(f"  standby  {_standing(report.standby)}")
+    return [*lines, *left_out(report, "  "), *broken_off(report, "  ")]
 
 
 def left_out(report: RunReport, indent: str = "") -> list[str]:
@@ -111,6 +114,19 @@ def remark_lines(report: RunReport) -> list[str]:
         f"{'lost before' if remark.is_loss else 'remark'}  {remark.text}"
         for remark in report.remarks
     ]
+
+
+def _standing(standby: StandbyReport) -> str:
+    number = standby.nr_checkpoints
+    how = "took over, and runs" if standby.running else "is complete, and paused"
+    return f"{standby.name} {how}, as of checkpoint {number}"
+
+
+def broken_off(report: RunReport, indent: str = "") -> list[str]:
+    """That a stream was not over, and what became of the guest."""
+    if report.standby is None or not report.standby.broke:
+        return []
+    return [f"{indent}broken off  {report.standby.broke}; {_standing(report.standby)}"]
 
 
 def verify_as_text(report: VerifyReport, *, with_base: bool = False) -> list[str]:

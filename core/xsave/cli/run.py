@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .live_options import (
     domain_options,
+    join_checkpoints,
     only_given,
     refuse_for_image,
     refuse_policy_without_live,
@@ -29,6 +30,9 @@ from .options import (
     workers_option,
 )
 from .settings import Settings
+
+if TYPE_CHECKING:
+    from ..progress import RunReport
 
 
 def _split_addition(
@@ -105,40 +109,46 @@ def take(
 
     :param report_file: of the page to write, None for none.
     """
-    from ..errors import EXIT_OK, EXIT_PARTIAL
+    from ..errors import EXIT_BROKEN_OFF, EXIT_OK, EXIT_PARTIAL
     from ..manager import build_manager
     from ..pipeline.run import run
     from .memory import keep_freed_memory
     from .output import write_json, write_stderr
     from .progress_bar import progress_shown
-    from .report import left_out, run_as_json, run_as_text
+    from .report import broken_off, left_out, run_as_json, run_as_text
+    from .report_file import page_file
 
     keep_freed_memory()
     manager = options.pop("manager", None) or build_manager()
     additions: dict[str, Path] = options.pop("add")
     options["workers"] = options["workers"] or 0
-    with progress_shown(settings) as progress:
-        report = run(
-            source,
-            dest,
-            manager=manager,
-            progress=progress,
-            add={name: _read_body(path) for name, path in additions.items()},
-            **options,
-        )
     added = list(additions)
-    if report_file is not None:
-        from ..report_html import run_page
-        from .report_file import write_page
-
-        write_page(report_file, run_page(report))
+    with page_file(report_file, source, dest) as write_report:
+        with progress_shown(settings) as progress:
+            report = run(
+                source,
+                dest,
+                manager=manager,
+                progress=progress,
+                add={name: _read_body(path) for name, path in additions.items()},
+                **options,
+            )
+        write_report(lambda: _page(report))
     if settings.json:
         write_json(settings, "run", run_as_json(report, added))
     elif settings.quiet:
-        write_stderr(f"xsave: {line}" for line in left_out(report))
+        write_stderr(f"xsave: {line}" for line in [*left_out(report), *broken_off(report)])
     else:
         write_stderr(run_as_text(report, added))
+    if report.standby is not None and report.standby.broke:
+        return EXIT_BROKEN_OFF
     return EXIT_PARTIAL if report.partial else EXIT_OK
+
+
+def _page(report: RunReport) -> str:
+    from ..report_html import run_page
+
+    return run_page(report)
 
 
 def _read_body(path: Path) -> bytes:
@@ -168,6 +178,11 @@ def command(
     whole, or not at all. A single - is standard input or output. The report goes to standard
     error.
 
+    With --checkpoint the stream of a domain goes on after its first complete state. Read into
+    a domain, it makes a standby that is as of the last whole checkpoint: complete and paused,
+    with exit code 7 if the stream broke off. It runs only with --take-over: a guest must not
+    run twice.
+
     Without SOURCE and DEST the main job is shown on simulated guests: each is saved while it
     runs, restored from its image, and moved while it runs, and is compared with what arrived.
     The exit code is 1 if anything differs.
@@ -187,6 +202,7 @@ def command(
       xsave run 'sim:pv?memory=64M&dirty=40M/s' guest.xsv --policy downtime:target=50ms
       xsave run guest.xsv 'sim:pv?host=b'
       xsave run 'sim:hvm?dirty=40M/s' 'sim:hvm?host=b' --limit 100M --report moved.html
+      xsave run 'sim:pv?dirty=20M/s' guest.xsv --checkpoint 200ms --checkpoints 10
       xsave run --plugins tmem,hvm
     """
     from ..errors import UsageError
@@ -195,6 +211,7 @@ def command(
 
     settings.json_on_stderr = dest == "-"
     refuse_policy_without_live(options)
+    join_checkpoints(options)
     if source is None:
         from .main_job import take_main_job
 

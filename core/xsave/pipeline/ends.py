@@ -97,8 +97,9 @@ class ImageDestination:
 
 
 class DomainDestination:
-    """A guest being built. It never runs before :meth:`commit`, and is destroyed if that is
-    not reached, or if :meth:`give_up` came after it.
+    """A guest being built. It never runs before :meth:`commit` or :meth:`fall_back`. If neither
+    is reached it is destroyed, unless a whole checkpoint of it has come: then it stays, as of
+    that and paused. If :meth:`give_up` came after it was complete it is destroyed, too.
 
     :param limit: bytes a second, 0 for no limit.
     """
@@ -114,7 +115,7 @@ class DomainDestination:
         self._manager = manager
         self._handlers = handlers
         self._writer: DomainWriter | None = None
-        self._complete = False
+        self._complete = self._unwanted = False
         stack.callback(self._close)
 
     def open(self, info: ImageInfo) -> Writer:
@@ -148,15 +149,40 @@ class DomainDestination:
     def commit(self) -> None:
         self._complete = True
 
+    def fall_back(self) -> bool:
+        """The stream broke off. :returns: whether a guest stays, as of a whole checkpoint."""
+        self._complete = self._writer is not None and self._writer.fall_back()
+        return self._complete
+
+    @property
+    def nr_checkpoints(self) -> int:
+        """Whole ones that came; with any, the guest being built is a standby."""
+        return 0 if self._writer is None else self._writer.nr_checkpoints
+
+    @property
+    def ended(self) -> bool:
+        """Whether the stream said that it was over."""
+        return self._writer is not None and self._writer.ended
+
     def give_up(self) -> None:
         """It was complete, and is not wanted."""
         self._complete = False
+        self._unwanted = True
 
     def _close(self) -> None:
-        if self.domain is not None:
-            if not self._complete:
-                self.domain.destroy()
-            self.domain.close()
+        if self.domain is None:
+            return
+        with ExitStack() as each:
+            each.callback(self.domain.close)
+            each.callback(self._destroy_unless_complete)
+            if self._writer is not None:
+                each.callback(self._writer.close)
+            if not self._complete and not self._unwanted:
+                self.fall_back()  # interrupted
+
+    def _destroy_unless_complete(self) -> None:
+        if self.domain is not None and not self._complete:
+            self.domain.destroy()
 
 
 def same_file(source: Any, dest: Any) -> bool:

@@ -13,14 +13,23 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
+
 from .. import __version__
-from ..errors import UnknownNameError, UsageError
-from ..format import Format, PageMode, Reader, WriteOptions
+from ..checkpoint import Checkpoints
+from ..errors import (
+    BrokenOffError,
+    CancelledError,
+    UnknownNameError,
+    UsageError,
+    XsaveError,
+)
+from ..format import Format, PageMode, Reader, WriteOptions, Writer
 from ..handler import RecordHandler
 from ..manager import HandlerTable, PluginManager, build_manager
 from ..plugin_option import DEST, SOURCE
 from ..policy import PrecopyPolicy
-from ..progress import ProgressCallback, RunReport
+from ..progress import ProgressCallback, RunReport, StandbyReport
 from ..record import ImageInfo, Phase, Record, RecordType
 from ..workers import Workers
 from .base import base_to_write, deltas_to_write, open_base
@@ -66,6 +75,8 @@ def run(
     policy: str = DEFAULT_POLICY,
     limit: int = 0,
     then: str | None = None,
+    checkpoint: Checkpoints | None = None,
+    take_over: bool = False,
     at_rest: AtRest | None = None,
     workers: int = 0,
     manager: PluginManager | None = None,
@@ -103,6 +114,12 @@ def run(
         or ``destroy``; by default it goes on running, unless it went into another domain:
         then it is destroyed here before it runs there. It goes on running whenever
         something failed.
+    :param checkpoint: of a domain: after its first complete state the stream goes on, from one
+        checkpoint to the next; ``then`` is ``resume`` unless told otherwise, so that a
+        destination domain stays there as a standby, paused.
+    :param take_over: of a stream with checkpoints that is read into a domain: let it run once
+        the stream is over, orderly or not, as of the last whole checkpoint. Without it the
+        guest is complete and stays paused: it must not run twice.
     :param at_rest: called with the source domain and the destination domain (None for an end
         that is an image) when everything has arrived and neither has run on yet: to compare
         them. If it raises, the guest goes on at the source and a domain at the destination is
@@ -112,7 +129,11 @@ def run(
     :param progress: called about ten times a second, and at the end.
     :param cancelled: asked between records; when it says True the run ends with
         CancelledError and leaves nothing behind.
-    :raises XsaveError: one of its subclasses; nothing is left of the destination.
+    :raises BrokenOffError: the stream ended after a whole checkpoint, but was not over; a
+        guest as of that is at the destination, paused. Not with ``take_over``: then the report
+        says so.
+    :raises XsaveError: one of its subclasses; nothing is left of the destination. (Of a
+        standby that has a whole checkpoint, that is left also when cancelled.)
     """
     manager = manager or build_manager()
     handlers = manager.handler_table(plugins, options)
@@ -132,8 +153,10 @@ def run(
         format_ = choose_format(manager, to, dest)
         origin = domain_address(source, manager)
         _refuse_idle_options(manager, options or {}, {SOURCE: origin, DEST: dest_address})
+        _refuse_without_ends(origin, dest_address, checkpoint, take_over=take_over)
         into = format_ if dest_address is None else None
-        deltas = deltas_to_write(deltas, into, live=live and origin is not None)
+        sends_again = origin is not None and (live or checkpoint is not None)
+        deltas = deltas_to_write(deltas, into, live=sends_again)
         earlier = open_base(stack, base)
         if origin is None:
             carry = into is not None and choice is None and earlier is None and deltas is None
@@ -160,7 +183,7 @@ def run(
         if origin is not None:
             saving = _open_domain(
                 stack, origin, manager, handlers, manager.choose_policy(policy) if live else None,
-                end.taken_bytes,
+                end.taken_bytes, checkpoint, cancelled,
             )  # fmt: skip
             reader, position = saving, lambda: (end.taken_bytes(), None)
         writer = end.open(reader.info)
@@ -170,22 +193,29 @@ def run(
         report.save = saving.report if saving is not None else None
         watch = Watch(manager, handlers, reader, report, position, progress, cancelled, stage="run")
         additions = Additions(manager, handlers, reader.info, add or {})
-        _pump(watch, additions, lambda event: losses.put(writer, event, end.drop))
-        losses.finish()
-        writer.finish()
+        broke = ""
+        try:
+            _pump(watch, additions, writer, end, losses, goes_on=checkpoint is not None)
+        except XsaveError as error:
+            broke = _stand_by(end, error, saving, take_over=take_over)
         if isinstance(writer, DomainWriter):
             report.arrived = writer.figures()
-        end.commit()
-        report.lost = losses.lost
-        _hand_over(saving, end, then, at_rest)
+        report.standby = _settle(
+            saving, end, _fate(then, saving, end, checkpoint), at_rest, broke, take_over=take_over
+        )
         report.dest_bytes = end.taken_bytes()
-        report.plugins = used_plugins(report.records.values())
-        if saving is not None:  # what was read of the guest: the reader itself has no bytes
-            bodies = sum(count.body_bytes for count in report.records.values())
-            report.source_bytes = report.nr_pages * reader.info.page_size + bodies
+        _count(report, losses, is_domain=saving is not None)
         _count_left_out(writer.left_out, manager, report)
     _log(report)
     return report
+
+
+def _count(report: RunReport, losses: Losses, *, is_domain: bool) -> None:
+    report.lost = losses.lost
+    report.plugins = used_plugins(report.records.values())
+    if is_domain:  # what was read of the guest: the reader itself has no bytes
+        bodies = sum(count.body_bytes for count in report.records.values())
+        report.source_bytes = report.nr_pages * report.source.page_size + bodies
 
 
 def _refuse_idle_options(
@@ -209,18 +239,99 @@ def _count_left_out(names: Sequence[str], manager: PluginManager, report: RunRep
             report.left_out[name] = report.left_out.get(name, 0) + 1
 
 
+def _refuse_without_ends(
+    source: DomainAddress | None, dest: DomainAddress | None, checkpoint: Checkpoints | None, *,
+    take_over: bool,
+) -> None:  # fmt: skip
+    """:raises UsageError: what was asked for is about ends that are not there."""
+    if checkpoint is not None and source is None:
+        raise UsageError("checkpoints are made of a domain, and the source is none")
+    if take_over and (dest is None or source is not None):
+        raise UsageError("to take over is for a domain that a stream with checkpoints is read into")
+
+
+def _stand_by(
+    end: Destination, error: XsaveError, saving: DomainReader | None, *, take_over: bool
+) -> str:
+    """The run failed. Where a whole checkpoint had come by then, the guest is kept as of that.
+
+    :returns: how the stream ended, where it shall take over all the same.
+    :raises XsaveError: in every other case.
+    """
+    if not isinstance(end, DomainDestination) or not end.fall_back():
+        raise error
+    standby = _standby(end, str(error))
+    if standby is None:
+        raise error
+    if isinstance(error, CancelledError):
+        raise CancelledError(
+            f"{error}; {standby.name} is complete as of checkpoint {standby.nr_checkpoints}, "
+            "and paused"
+        ) from error
+    if not take_over or saving is not None:
+        raise _broke_off(standby) from error
+    return standby.broke
+
+
+def _broke_off(standby: StandbyReport) -> BrokenOffError:
+    return BrokenOffError(
+        name=standby.name, nr_checkpoints=standby.nr_checkpoints, reason=standby.broke
+    )
+
+
+def _standby(end: Destination, broke: str) -> StandbyReport | None:
+    """:returns: None for a destination that is no standby."""
+    if not isinstance(end, DomainDestination) or not end.nr_checkpoints or end.domain is None:
+        return None
+    if not broke and not end.ended:
+        broke = "it stops at a checkpoint, and does not say that it is over"
+    return StandbyReport(end.domain.info.name, end.nr_checkpoints, broke)
+
+
+def _fate(
+    then: str | None, saving: DomainReader | None, end: Destination, checkpoint: Checkpoints | None
+) -> str:
+    """What becomes of a source domain, where it was not said: it moves, or runs on."""
+    moves = saving is not None and isinstance(end, DomainDestination) and checkpoint is None
+    return then or ("destroy" if moves else "resume")
+
+
+def _settle(
+    saving: DomainReader | None, end: Destination, fate: str, at_rest: AtRest | None, broke: str,
+    *, take_over: bool,
+) -> StandbyReport | None:  # fmt: skip
+    """Everything that will come has come: let one of the two ends run.
+
+    :raises BrokenOffError: that is not for us to decide.
+    """
+    standby = _standby(end, broke)
+    starts = standby is None or take_over if saving is None else fate != "resume"
+    if standby is not None and standby.broke and not starts:
+        raise _broke_off(standby)
+    _hand_over(saving, end, fate, at_rest, starts=starts)
+    return None if standby is None else evolve(standby, running=starts)
+
+
 def _hand_over(
-    saving: DomainReader | None, end: Destination, then: str | None, at_rest: AtRest | None
+    saving: DomainReader | None,
+    end: Destination,
+    fate: str,
+    at_rest: AtRest | None,
+    *,
+    starts: bool,
 ) -> None:
-    """The guest must run in one place: it ends here before it begins there."""
+    """The guest must run in one place: it ends here before it begins there.
+
+    :param starts: whether it runs there.
+    """
     there = end.domain if isinstance(end, DomainDestination) else None
     if saving is not None:
         saving.lap_finish()
     if at_rest is not None:
         _look(saving, end, at_rest)
     if saving is not None:
-        saving.release(then or ("resume" if there is None else "destroy"))
-    if there is not None and then != "resume":
+        saving.release(fate)
+    if there is not None and starts:
         there.resume()
         if saving is not None:
             saving.lap_finish()
@@ -241,21 +352,40 @@ def _look(saving: DomainReader | None, end: Destination, at_rest: AtRest) -> Non
 def _open_domain(
     stack: ExitStack, address: DomainAddress, manager: PluginManager, handlers: HandlerTable,
     policy: PrecopyPolicy | None, sent_bytes: Callable[[], int],
+    checkpoints: Checkpoints | None, cancelled: Callable[[], bool] | None,
 ) -> DomainReader:  # fmt: skip
     domain = address.backend.open(address.rest)
     stack.callback(domain.close)
-    reader = DomainReader(domain, manager, handlers, policy, sent_bytes)
+    reader = DomainReader(
+        domain, manager, handlers, policy, sent_bytes, checkpoints=checkpoints, cancelled=cancelled
+    )
     stack.callback(reader.release, "resume")  # does nothing after it was released
     return reader
 
 
-def _pump(watch: Watch, additions: Additions, put: Callable[[Event], None]) -> None:
+def _pump(
+    watch: Watch, additions: Additions, writer: Writer, end: Destination, losses: Losses, *,
+    goes_on: bool,
+) -> None:  # fmt: skip
+    """Everything from the source into the destination, which is complete then.
+
+    :param goes_on: there may be no end; so what would be lost is not counted up to there.
+    """
+
+    def put(event: Event) -> None:
+        losses.put(writer, event, end.drop)
+        if goes_on:
+            losses.finish()
+
     for event, _state in watch.events():
         for record in additions.before(event):
             put(record)
         put(event)
     for record in additions.rest():
         put(record)
+    losses.finish()
+    writer.finish()
+    end.commit()
 
 
 def _open_image(

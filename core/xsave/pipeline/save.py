@@ -1,46 +1,51 @@
 """A domain as a source: what it is goes out while it runs, what is left when it is paused.
 
 Reads like the stream it makes: static data, the start of the stream, iterations over memory,
-stop-and-copy, the state of the checkpoint, the device model, the end. Which records those
-are is said by the handlers; their order by what they declare.
+stop-and-copy, the state of the checkpoint, the device model, the end; where there are
+checkpoints, from iterating over memory on once more for each. Which records those are is
+said by the handlers; their order by what they declare.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from ..batch import XTAB
+from ..checkpoint import Checkpoints
 from ..domain import Domain
-from ..errors import PluginError, XsaveError
-from ..handler import Handler, MemoryHandler, RecordHandler
+from ..errors import CancelledError, XsaveError
+from ..handler import CheckpointStream, RecordHandler
 from ..manager import HandlerTable, PluginManager
 from ..policy import Decision, Iteration, PrecopyPolicy, PrecopyStats
-from ..progress import SaveReport
-from ..record import GuestType, ImageInfo, Phase, Record, RecordType
+from ..progress import DowntimeReport, Round, RoundsReport, SaveReport
+from ..record import Closes, Phase, Record
 from .beside import BEFORE, PAUSED, BesideMemory
+from .collect import BATCH_PFNS, Collector, in_order
 
 if TYPE_CHECKING:
-    from ..batch import PageBatch
     from ..domain import Flags
     from ..format import Event
     from ..pages import Entries
 
-ABSENT = XTAB << 60
-BATCH_PFNS = 1024  # 4 MiB: as Xen's own saver
 DRAIN_BYTES = 4 << 20
+LOOK_S = 0.05  # how often it is asked, while the guest runs to a checkpoint, whether to go on
 
 
 class DomainReader:
     """:param policy: decides between iterations; None pauses the guest first (not live).
     :param sent_bytes: how many bytes the destination has taken so far, for the bandwidth.
-    :param clock: seconds, never going back.
+    :param checkpoints: None for one consistent point, at the end.
+    :param clock: seconds, never going back; :param wait: for so many of them.
+    :param cancelled: asked while the guest runs to the next checkpoint.
 
     A :class:`xsave.Reader`. Iterate once; then :meth:`release` says what becomes of the
     guest. Whatever happens before, ``release("resume")`` puts everything back.
+
+    Memory use: a batch, and a few bytes for each pfn.
     """
 
     def __init__(
@@ -51,43 +56,51 @@ class DomainReader:
         policy: PrecopyPolicy | None,
         sent_bytes: Callable[[], int],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        checkpoints: Checkpoints | None = None,
+        wait: Callable[[float], object] = time.sleep,
+        cancelled: Callable[[], bool] | None = None,
     ) -> None:
         self.domain = domain
-        about = domain.info
-        self.info = ImageInfo(
-            format="domain",
-            guest_type=about.guest_type,
-            page_size=about.page_size,
-            xen_version=about.xen_version,
-            word_size=8,
-            details={"name": about.name, "p2m_size": about.p2m_size, **about.details},
-        )
+        self._collector = Collector(domain, manager, handlers)
+        self.info = self._collector.info()
         self.report = SaveReport(policy is not None, policy.name if policy is not None else "")
         self._policy = policy
         self._sent_bytes = sent_bytes
+        self._checkpoints = checkpoints
         self._clock = clock
+        self._wait = wait
+        self._cancelled = cancelled
         self._logging = self._paused = self._released = False
+        self._p2m_size = 0
         self._phase_began = 0.0  # of the downtime: each part begins where one ended
-        self._handlers = _in_order(manager, handlers, about.guest_type)
-        self._by_name = {handler.name: handler for handler in self._handlers}
-        self._memory = _memory_handler(self._handlers)
-        self._beside: list[BesideMemory] = []
-        self._table = handlers
-        self._identify = handlers.identify
+        self._beside: list[BesideMemory] = []  # with open streams
 
     def __iter__(self) -> Iterator[Event]:
         # First, so that what is counted below is what they will send.
-        self._open_streams()
-        yield from self._records(Phase.HEADER, Phase.STATIC_DATA, Phase.START_OF_STREAM)
+        for plugin, stream in self._collector.open_streams():
+            self._beside.append(BesideMemory(plugin, stream))
+            self.report.beside.append(self._beside[-1].report)
+        if self._checkpoints is not None:
+            self._collector.refuse_checkpoints(beside.stream for beside in self._beside)
+        yield from self._collector.records(Phase.HEADER, Phase.STATIC_DATA, Phase.START_OF_STREAM)
         remaining = yield from self._precopy()
+        bytes_before = self._sent_bytes()
         self._pause()
-        yield from self._stop_and_copy(remaining)
-        self.report.downtime.memory_s = self._lap()
-        if self._beside:
-            yield from self._rest_beside()
-            self.report.downtime.beside_s = self._lap()
-        yield from self._records(Phase.END_OF_CHECKPOINT, Phase.DEVICE_MODEL, Phase.END)
-        self.report.downtime.state_s = self._lap()
+        if self._checkpoints is not None and not self._logging:
+            self._start_log()  # nothing is missed: the guest stands still
+        self.report.final = yield from self._stop_and_copy(remaining)
+        if self._checkpoints is None:
+            self.report.downtime.memory_s = self._lap()
+            if self._beside:
+                yield from self._rest_beside()
+                self.report.downtime.beside_s = self._lap()
+            yield from self._collector.records(
+                Phase.END_OF_CHECKPOINT, Phase.DEVICE_MODEL, Phase.END
+            )
+            self.report.downtime.state_s = self._lap()
+        else:
+            yield from self._rounds(self._checkpoints, bytes_before)
 
     def release(self, what: str) -> None:
         """The stream is over, one way or another.
@@ -97,20 +110,21 @@ class DomainReader:
         """
         if self._released:
             return
-        for beside in self._beside:
-            beside.stream.close()
-        self._beside.clear()
-        if self._logging:
-            self.domain.stop_dirty_log()
-            self._logging = False
-        if self.report.throttled:
-            self.domain.throttle(1.0)
-        if what == "destroy":
-            self.domain.destroy()
-        elif what == "resume" and self._paused:
-            self.domain.resume()
-        self.lap_finish()
-        self._released = True
+        with ExitStack() as each:  # all of it, in reverse, whichever of them fails
+            each.callback(setattr, self, "_released", True)
+            each.callback(self.lap_finish)
+            if what == "destroy":
+                each.callback(self.domain.destroy)
+            elif what == "resume" and self._paused:
+                each.callback(self.domain.resume)
+            if self.report.throttled:
+                each.callback(self.domain.throttle, 1.0)
+            if self._logging:
+                each.callback(self.domain.stop_dirty_log)
+                self._logging = False
+            for beside in self._beside:
+                each.callback(beside.stream.close)
+            self._beside.clear()
 
     def lap_finish(self) -> None:
         """What was done since the last lap belongs to the end of the downtime."""
@@ -122,16 +136,6 @@ class DomainReader:
         self.report.downtime.proof_s += self._lap()
 
     # -- state that goes out beside memory --------------------------------------------
-
-    def _open_streams(self) -> None:
-        for handler in self._handlers:
-            if isinstance(handler, RecordHandler):
-                stream = handler.stream(self.domain)
-                if stream is not None:
-                    owner = self._table.owner_of(RecordType(handler.name))
-                    beside = BesideMemory("" if owner is None else owner.plugin, stream)
-                    self._beside.append(beside)
-                    self.report.beside.append(beside.report)
 
     def _streamed(self, size_bytes: int) -> Iterator[Record]:
         """A share of what does not wait for the pause; all streams get the same."""
@@ -148,15 +152,23 @@ class DomainReader:
                 yield record
 
     def _rest_beside(self) -> Iterator[Record]:
+        """What is left of it now that the guest is paused: up to the end, or, where there are
+        checkpoints, up to this one."""
         for beside in self._beside:
-            yield from self._beside_memory(beside, beside.stream.final())
+            stream = beside.stream
+            if self._checkpoints is None:
+                rest = stream.final()
+            else:
+                assert isinstance(stream, CheckpointStream)  # others were refused
+                rest = stream.checkpoint()
+            yield from self._beside_memory(beside, rest)
         self._mark(PAUSED)
 
     def _beside_memory(
         self, beside: BesideMemory, states: Iterable[tuple[str, Any]]
     ) -> Iterator[Record]:
         for name, state in states:
-            record = self._record(name, state)
+            record = self._collector.record(name, state)
             beside.went_out(record)
             yield record
 
@@ -164,20 +176,58 @@ class DomainReader:
         for beside in self._beside:
             beside.mark(name)
 
-    def _record(self, name: str, state: Any) -> Record:
-        handler = self._by_name[name]
-        assert isinstance(handler, RecordHandler)
-        kind = self._identify(RecordType(name, handler.version, mandatory=handler.mandatory))
-        return Record(kind, b"".join(handler.encode(state)))
+    # -- checkpoints -----------------------------------------------------------------
 
-    # -- records ---------------------------------------------------------------------
+    def _rounds(self, checkpoints: Checkpoints, bytes_before: int) -> Iterator[Event]:
+        """The guest is paused, and its memory was sent: state and mark of the checkpoint;
+        and the same for each that follows."""
+        rounds = self.report.rounds = RoundsReport()
+        ran_s = 0.0
+        sent = self.report.final
+        while True:
+            assert sent is not None
+            downtime = self.report.downtime
+            downtime.memory_s = self._lap()
+            if self._beside:
+                yield from self._rest_beside()
+                downtime.beside_s = self._lap()
+            yield from self._collector.records(
+                Phase.END_OF_CHECKPOINT, Phase.DEVICE_MODEL, closes=Closes.CHECKPOINT
+            )
+            downtime.state_s = self._lap()
+            now = self._sent_bytes()
+            rounds.add(Round(rounds.count, ran_s, sent.nr_pages, now - bytes_before, downtime))
+            if checkpoints.is_last(rounds.count - 1):
+                break
+            self._go_on()
+            ran_s = self._let_run(checkpoints)
+            bytes_before = now
+            yield from self._drain()
+            self.report.downtime = DowntimeReport()
+            self._pause()
+            sent = yield from self._stop_and_copy(None)
+        # No more state: the guest stands where the last checkpoint has it.
+        yield from self._collector.end()
+        downtime.state_s += self._lap()
 
-    def _records(self, *phases: Phase) -> Iterator[Record]:
-        for handler in self._handlers:
-            if handler.phase not in phases or not isinstance(handler, RecordHandler):
-                continue
-            for state in handler.collect(self.domain):
-                yield self._record(handler.name, state)
+    def _go_on(self) -> None:
+        """The checkpoint has what it needs: the guest runs to the next one."""
+        if self.report.throttled:
+            self.domain.throttle(1.0)  # it was for pre-copy
+        self.domain.resume()
+        self.report.downtime.finish_s = self._lap()
+        self._paused = False
+
+    def _let_run(self, checkpoints: Checkpoints) -> float:
+        """:returns: for how long. :raises CancelledError: somebody asked to stop."""
+        began = self._clock()
+        while (left := began + checkpoints.period_s - self._clock()) > 0:
+            if self._cancelled is not None and self._cancelled():
+                raise CancelledError("cancelled")
+            if checkpoints.is_ended():
+                break
+            self._wait(min(left, LOOK_S))
+        return self._clock() - began
 
     # -- memory ----------------------------------------------------------------------
 
@@ -188,13 +238,13 @@ class DomainReader:
         """
         import numpy as np
 
-        to_send = np.ones(self.domain.info.p2m_size, np.bool_)
+        self._p2m_size = self.domain.info.p2m_size
+        to_send = np.ones(self._p2m_size, np.bool_)
         if self._policy is None:
             yield from self._drain()
             self._mark(BEFORE)
             return to_send
-        self.domain.start_dirty_log()
-        self._logging = True
+        self._start_log()
         deferred = np.zeros(len(to_send), np.bool_)
         share = 1.0
         while True:
@@ -203,7 +253,7 @@ class DomainReader:
             self._mark(str(number))
             # Looked at, not cleaned: what the policy lets go on is cleaned just before it is
             # sent, so that nothing written in between is lost.
-            nr_dirty = int(np.count_nonzero(self.domain.read_dirty_log(clean=False)))
+            nr_dirty = int(np.count_nonzero(self._dirty(clean=False)))
             self.report.iterations.append(evolve(done, nr_dirty=nr_dirty))
             info = self.domain.info
             stats = PrecopyStats(self.report.iterations, info.p2m_size, info.page_size)
@@ -218,14 +268,31 @@ class DomainReader:
             if ruling.share != share:
                 self.report.throttled = self.domain.throttle(ruling.share)
                 share = ruling.share if self.report.throttled else 1.0
-            to_send = self.domain.read_dirty_log(clean=True) | deferred
+            to_send = self._dirty(clean=True) | deferred
             deferred[:] = False
 
-    def _stop_and_copy(self, remaining: Flags) -> Iterator[Event]:
+    def _start_log(self) -> None:
+        self.domain.start_dirty_log()
+        self._logging = True
+
+    def _dirty(self, *, clean: bool) -> Flags:
+        """:raises XsaveError: the guest got pfns that it did not have when the save began."""
+        dirty = self.domain.read_dirty_log(clean=clean)
+        if len(dirty) != self._p2m_size:
+            raise XsaveError(
+                f"the guest's number of pfns changed while it was saved, from "
+                f"{self._p2m_size:#x} to {len(dirty):#x}"
+            )
+        return dirty
+
+    def _stop_and_copy(self, remaining: Flags | None) -> Generator[Event, None, Iteration]:
+        """:param remaining: to be sent whether dirty or not; None for nothing."""
+        to_send = remaining
         if self._logging:
-            remaining = remaining | self.domain.read_dirty_log(clean=True)
-        number = len(self.report.iterations)
-        self.report.final = yield from self._pass(number, remaining, None, 0.0)
+            dirty = self._dirty(clean=True)
+            to_send = dirty if to_send is None else to_send | dirty
+        assert to_send is not None  # without a log it is all there is
+        return (yield from self._pass(len(self.report.iterations), to_send, None, 0.0))
 
     def _pass(
         self, number: int, to_send: Flags, deferred: Flags | None, share: float
@@ -241,7 +308,9 @@ class DomainReader:
         pfns = np.flatnonzero(to_send).astype(np.uint64)
         nr_pages = 0
         for start in range(0, len(pfns), BATCH_PFNS):
-            batch = self._batch(pfns[start : start + BATCH_PFNS], deferred)
+            batch, late = self._collector.batch(pfns[start : start + BATCH_PFNS])
+            if len(late):
+                self._put_off(late, deferred)
             nr_pages += batch.nr_pages
             yield batch
             if deferred is not None:
@@ -251,41 +320,13 @@ class DomainReader:
             self._clock() - began, 0, share,
         )  # fmt: skip
 
-    def _batch(self, pfns: Entries, deferred: Flags | None) -> PageBatch:
+    def _put_off(self, late: Entries, deferred: Flags | None) -> None:
         import numpy as np
 
-        from ..batch import PageBatch
-        from ..pages import carries_page
-
-        entries = self.domain.page_types(pfns)
-        with_page = np.flatnonzero(carries_page(entries))
-        wanted = entries[with_page]
-        pages = np.empty((len(wanted), self.domain.info.page_size), np.uint8)
-        good = self.domain.read_pages(pfns[with_page], pages)
-        if good.all():
-            made = self._memory.normalise(self.domain, wanted, pages)
-            good = good if made is None else made
-        else:
-            # rows that could not be read hold nothing that could be looked at
-            kept = np.flatnonzero(good)
-            part = pages[kept]
-            made = self._memory.normalise(self.domain, wanted[kept], part)
-            pages[kept] = part
-            good[kept] &= True if made is None else made
-        if not good.all():
-            late = with_page[~good]
-            if deferred is None:
-                raise XsaveError(
-                    f"pfn {int(pfns[late[0]]):#x} cannot be sent although the guest is paused"
-                )
-            deferred[pfns[late].astype(np.intp)] = True
-            self.report.nr_deferred += len(late)
-            # as Xen does: absent for now, sent again after the pause
-            entries = entries.copy()
-            entries[late] = pfns[late] | ABSENT
-            pages = pages[good]
-        kind = self._identify(RecordType(self._memory.name, self._memory.version))
-        return PageBatch(kind, entries, pages, len(pages))
+        if deferred is None:
+            raise XsaveError(f"pfn {int(late[0]):#x} cannot be sent although the guest is paused")
+        deferred[late.astype(np.intp)] = True
+        self.report.nr_deferred += len(late)
 
     # -- time ------------------------------------------------------------------------
 
@@ -312,28 +353,6 @@ def put_back(domain: Domain, manager: PluginManager, handlers: HandlerTable) -> 
     domain.resume()
     domain.throttle(1.0)
     domain.stop_dirty_log()
-    for handler in _in_order(manager, handlers, domain.info.guest_type):
+    for handler in in_order(manager, handlers, domain.info.guest_type):
         if isinstance(handler, RecordHandler) and (stream := handler.stream(domain)) is not None:
             stream.close()  # one that is opened anew ends the one before
-
-
-def _in_order(
-    manager: PluginManager, handlers: HandlerTable, guest_type: GuestType
-) -> list[Handler]:
-    """The handlers in use that this kind of guest can have, in the order of a stream."""
-    found = []
-    for name in manager.record_order():
-        handler = handlers.get(RecordType(name))
-        if handler is not None and guest_type in handler.guest_types:
-            found.append(handler)
-    return found
-
-
-def _memory_handler(handlers: list[Handler]) -> MemoryHandler:
-    found = [handler for handler in handlers if isinstance(handler, MemoryHandler)]
-    if len(found) != 1:
-        names = ", ".join(handler.name for handler in found) or "none"
-        raise PluginError(
-            f"a guest's memory needs exactly one plugin in use that knows it, found: {names}"
-        )
-    return found[0]

@@ -187,16 +187,18 @@ class Watch:
             info, plugins = self.reader.info, self.handlers.plugins
             self._checks = list(self.manager.make_checks(info, plugins))
         self._tell(last=False)
-        for event in self.reader:
-            if self.cancelled is not None and self.cancelled():
-                raise CancelledError("cancelled")
-            yield event, self._dispatch(event)
-            self._tell(last=False)
-        for check in self._checks:
-            check.finish()
-        self.report.remarks = list(getattr(self.reader, "remarks", ()))
-        self.report.elapsed_s = time.monotonic() - self._started
-        self.report.source_bytes = self.position()[0]
+        try:
+            for event in self.reader:
+                if self.cancelled is not None and self.cancelled():
+                    raise CancelledError("cancelled")
+                yield event, self._dispatch(event)
+                self._tell(last=False)
+            for check in self._checks:
+                check.finish()
+        finally:
+            self.report.remarks = list(getattr(self.reader, "remarks", ()))
+            self.report.elapsed_s = time.monotonic() - self._started
+            self.report.source_bytes = self.position()[0]
         self._tell(last=True)
 
     def _dispatch(self, event: Event) -> Any:
@@ -273,10 +275,12 @@ class Watch:
             if iteration:
                 page_size = self.reader.info.page_size
                 dirty_bytes_per_s = save.iterations[-1].dirty_per_s * page_size
+        rounds = None if save is None else save.rounds
         self.progress(
             Progress(
                 self.stage, done, total, self.report.nr_pages, now - self._started, iteration,
                 save is not None and save.paused, dirty_bytes_per_s,
+                0 if rounds is None else rounds.count,
             )
         )  # fmt: skip
 

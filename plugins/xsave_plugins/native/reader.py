@@ -25,7 +25,7 @@ from xsave import (
     ReadOptions,
     Record,
     RecordType,
-    StreamError,
+    XsaveError,
 )
 
 from . import spec
@@ -79,7 +79,7 @@ class NativeReader:
         self._nr_rows = 0
         self._nr_pieces = 0
         self._next_page = 0
-        self._rows: list[tuple[int, int, int, int, int, int]] = []
+        self._rows = bytearray()  # as they must lie in the index: it grows with every piece
         self._type_heads: list[dict[str, Any]] = []
         self._index_offset: int | None = None
 
@@ -105,11 +105,16 @@ class NativeReader:
                 event, size = next(pieces)
             except StopIteration:
                 break
-            except StreamError:
+            except XsaveError:
                 yield from (ready() for ready, _ in ahead)
                 raise
             ahead.append((event, size))
             ahead_bytes += size
+            if not size:
+                # A mark, such as that a checkpoint is whole: it does not wait for more to come.
+                yield from (ready() for ready, _ in ahead)
+                ahead.clear()
+                ahead_bytes = 0
             # The second bound is for images made to hurt: a small piece can stand for 128 MiB.
             while len(ahead) > self._options.workers.nr_threads + 1 or (
                 ahead_bytes > spec.AHEAD_BYTES and len(ahead) > 1
@@ -188,7 +193,9 @@ class NativeReader:
 
     def _row(self, piece: Piece, first: int = spec.NO_PFN, last: int = 0) -> None:
         number = piece.number("type", (1 << 32) - 1)
-        self._rows.append((piece.offset, first, last, self._next_page, number, piece.prefix.kind))
+        self._rows += spec.index_row(
+            piece.offset, first, last, self._next_page, number, piece.prefix.kind
+        )
 
     # -- records and batches ---------------------------------------------------------
 
@@ -306,15 +313,15 @@ class NativeReader:
 
     def _check_index(self, piece: Piece) -> None:
         """The index must say what was read: it is what random access will believe."""
-        nr_rows = piece.number("rows", len(self._rows))
+        expected_rows = len(self._rows) // spec.INDEX_ROW.itemsize
+        nr_rows = piece.number("rows", expected_rows)
         expected = piece.octets("sum", spec.CHECKSUMS[self._checksum])
-        size = len(self._rows) * spec.INDEX_ROW.itemsize
-        if nr_rows != len(self._rows) or piece.prefix.body_size != size:
-            raise piece.wrong("rows", str(len(self._rows)), nr_rows)
+        size = len(self._rows)
+        if nr_rows != expected_rows or piece.prefix.body_size != size:
+            raise piece.wrong("rows", str(expected_rows), nr_rows)
         body = self._body(piece, "the index")
         unpack("the index", piece.offset, body, None, size, self._checksum, expected)
-        rows = np.array(self._rows, dtype=spec.INDEX_ROW).tobytes()
-        if body != rows or piece.head.get("types") != self._type_heads:
+        if body != self._rows or piece.head.get("types") != self._type_heads:
             raise FormatError(
                 what="the index", offset=piece.offset, expected="the pieces of this image",
                 got="others",

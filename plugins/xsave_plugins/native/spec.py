@@ -87,6 +87,15 @@ INDEX_ROW = np.dtype(
     ]
 )
 NO_PFN = (1 << 64) - 1
+_INDEX_ROW = struct.Struct("<QQQQII")  # the same, for one
+
+
+def index_row(
+    offset: int, first_pfn: int, last_pfn: int, base: int, number: int, kind: int
+) -> bytes:
+    """One row of :data:`INDEX_ROW`."""
+    return _INDEX_ROW.pack(offset, first_pfn, last_pfn, base, number, kind)
+
 
 CHECKSUMS = {"xxh3-128": 16, "sha256": 32}
 DEFAULT_CHECKSUM = "xxh3-128"

@@ -120,7 +120,7 @@ class NativeWriter:
         self._seal = hashlib.sha256()
         self._types: dict[tuple[str, int], int] = {}
         self._type_heads: list[dict[str, Any]] = []
-        self._index: list[tuple[int, int, int, int, int, int]] = []
+        self._index = bytearray()  # rows as they will lie there: it grows with every piece
         self._pending: deque[_Pending] = deque()
         self._nr_pieces = 0
         self._origin = sink.offset
@@ -193,14 +193,17 @@ class NativeWriter:
             len(self._pending) > 1 and sum(one.size for one in self._pending) > spec.AHEAD_BYTES
         ):
             self._write_piece(self._pending.popleft())
+        if isinstance(event, Record) and not len(event.body):
+            # A mark says something about all before it, such as that a checkpoint is whole:
+            # whoever reads along shall know at once.
+            self._write_pending()
 
     def finish(self) -> None:
-        while self._pending:
-            self._write_piece(self._pending.popleft())
+        self._write_pending()
         index_offset = self._offset
-        rows = np.array(self._index, dtype=spec.INDEX_ROW).tobytes()
-        packed = self._plain(rows)
-        head = {"types": self._type_heads, "rows": len(self._index), "sum": packed.sum}
+        packed = self._plain(self._index)
+        nr_rows = len(self._index) // spec.INDEX_ROW.itemsize
+        head = {"types": self._type_heads, "rows": nr_rows, "sum": packed.sum}
         self._put_piece(spec.INDEX, head, b"", packed.body, spec.ALIGNMENT)
         end_offset = self._offset
         seal = self._seal.digest()
@@ -227,8 +230,8 @@ class NativeWriter:
             "distribution": kind.owner.distribution if kind.owner else "",
         }
         self._type_heads.append(head)
-        while self._pending:  # a type is defined before the first piece that uses it, and
-            self._write_piece(self._pending.popleft())  # pieces keep their order
+        # a type is defined before the first piece that uses it, and pieces keep their order
+        self._write_pending()
         self._put_piece(spec.TYPE, head, b"", b"", spec.ALIGNMENT)
         return number
 
@@ -402,16 +405,18 @@ class NativeWriter:
     def _plain(self, body: Buffer) -> Packed:
         return Packed("", body, spec.checksum(self._checksum, body), self._checksum)
 
+    def _write_pending(self) -> None:
+        while self._pending:
+            self._write_piece(self._pending.popleft())
+
     def _write_piece(self, pending: _Pending) -> None:
         packed = pending.packed()
         head = {**pending.head, "sum": packed.sum}
         if packed.codec:
             head["codec"] = packed.codec
-        self._index.append(
-            (
-                self._offset, pending.first_pfn, pending.last_pfn, pending.base,
-                pending.number, pending.kind,
-            )
+        self._index += spec.index_row(
+            self._offset, pending.first_pfn, pending.last_pfn, pending.base, pending.number,
+            pending.kind,
         )  # fmt: skip
         mappable = pending.page_body and not packed.codec and len(packed.body)
         alignment = spec.PAGE_ALIGNMENT if mappable else spec.ALIGNMENT

@@ -36,8 +36,9 @@ log = logging.getLogger("xsave.tmem")
 
 
 class TmemStream:
-    """A :class:`xsave.StateStream`, made after ``facet.begin``. May be asked for
-    :meth:`final` again after the guest has run on, as for checkpoints.
+    """A :class:`xsave.CheckpointStream`, made after ``facet.begin``. From there to its end the
+    guest's persistent pages only become fewer, so that each checkpoint has what went since the
+    last one.
 
     :ivar traffic: what was sent so far.
 
@@ -75,6 +76,9 @@ class TmemStream:
         if self._pages.nr_void >= VOIDS_WORTH_A_RECORD:
             sent += self._send_voids()
         return sent
+
+    def checkpoint(self) -> Sequence[tuple[str, Any]]:
+        return self.final()
 
     def final(self) -> Sequence[tuple[str, Any]]:
         self._listen()

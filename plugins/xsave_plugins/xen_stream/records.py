@@ -10,6 +10,7 @@ from attrs import frozen
 
 from xsave import (
     Buffer,
+    Closes,
     EmptyHandler,
     FieldError,
     Handler,
@@ -63,7 +64,7 @@ class _HeaderHandler(RecordHandler[S]):
 
 
 class _MarkHandler(EmptyHandler):
-    """A mark that each saved domain's stream has once, if it is a guest of Xen's kinds."""
+    """A mark in the stream of a saved domain, if it is a guest of Xen's kinds."""
 
     def collect(self, domain: Domain) -> Iterator[None]:
         if domain.info.guest_type in f.BOTH:
@@ -345,8 +346,9 @@ class VerifyHandler(EmptyHandler):
     phase = Phase.MEMORY
 
 
-class CheckpointHandler(EmptyHandler):
+class CheckpointHandler(_MarkHandler):
     name = f.CHECKPOINT
+    closes = Closes.CHECKPOINT
     summary = "a consistent point; the stream goes on (Remus, COLO)"
     phase = Phase.END_OF_CHECKPOINT
     after = frozenset({"xen.x86.tsc_info", "xen.pv.vcpu_msrs", "xen.hvm.context"})
@@ -380,13 +382,15 @@ class CheckpointDirtyPfnListHandler(RecordHandler[PfnList]):
 
 class LibxcEndHandler(_MarkHandler):
     name = f.LIBXC_END
+    closes = Closes.STREAM
     summary = "end of the libxc stream"
     phase = Phase.END_OF_CHECKPOINT
     after = frozenset({f.CHECKPOINT})
 
 
-class CheckpointEndHandler(EmptyHandler):
+class CheckpointEndHandler(_MarkHandler):
     name = f.CHECKPOINT_END
+    closes = Closes.CHECKPOINT
     summary = "libxl's part of a checkpoint is complete"
     phase = Phase.DEVICE_MODEL
     after = frozenset({"xen.qemu.context"})
@@ -402,6 +406,7 @@ class CheckpointStateHandler(LayoutHandler):
 
 class LibxlEndHandler(_MarkHandler):
     name = f.LIBXL_END
+    closes = Closes.STREAM
     summary = "end of the libxl stream"
     phase = Phase.END
 

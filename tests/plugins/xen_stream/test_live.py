@@ -23,6 +23,7 @@ from tests.plugins.fake_domain import (
 from tests.plugins.xen_stream import build as b
 from tests.plugins.xen_stream.streams import names, read, run, write
 from xsave import (
+    Closes,
     EmptyHandler,
     GuestType,
     ImageInfo,
@@ -36,7 +37,9 @@ from xsave_plugins.xen_stream import records as r
 if TYPE_CHECKING:
     from xsave import Event
 
-MARKS = {r.StaticDataEndHandler, r.LibxcEndHandler, r.LibxlEndHandler}
+ENDS = {r.LibxcEndHandler, r.LibxlEndHandler}
+CHECKPOINT_MARKS = {r.CheckpointHandler, r.CheckpointEndHandler}
+MARKS = {r.StaticDataEndHandler, *ENDS, *CHECKPOINT_MARKS}
 TSC = (0, 2_000_000, 12345, 1)  # as build.tsc_info
 PLAIN_XL_HEADER = b.xl_header(struct.pack("<I", 0), flags=b.XL_V2)
 GUESTS = [GuestType.X86_PV, GuestType.X86_HVM]
@@ -44,10 +47,17 @@ RECORD_HANDLERS = [handler for handler in r.HANDLERS if isinstance(handler, Reco
 
 
 @pytest.mark.parametrize("guest_type", GUESTS)
-def test_a_domain_has_three_marks_and_no_headers(guest_type: GuestType) -> None:
+def test_a_domain_has_marks_and_no_headers(guest_type: GuestType) -> None:
     domain = FakeDomain(guest_type, 4)
     for handler in RECORD_HANDLERS:
         assert bodies(handler, domain) == ([b""] if type(handler) in MARKS else [])
+
+
+def test_marks_say_what_is_complete_at_their_place() -> None:
+    closing = {type(handler): handler.closes for handler in RECORD_HANDLERS if handler.closes}
+    assert closing == {
+        **dict.fromkeys(CHECKPOINT_MARKS, Closes.CHECKPOINT), **dict.fromkeys(ENDS, Closes.STREAM)
+    }  # fmt: skip
 
 
 def test_a_guest_that_is_not_of_xens_kinds_has_none() -> None:
@@ -136,12 +146,15 @@ def pv_domain() -> FakeDomain:
 
 
 def events(domain: FakeDomain, manager: xsave.PluginManager) -> Iterator[Event]:
-    """Records in the order that the handlers declare, and the pages of ``build``."""
+    """Records in the order that the handlers declare, without the marks of checkpoints, and the
+    pages of ``build``."""
     handlers = manager.handlers.items()
+    of_checkpoints = {handler.name for handler in CHECKPOINT_MARKS}
     image = b.pv() if domain.info.guest_type is GuestType.X86_PV else b.hvm()
     pages = [event for event in read(b.libxc(image), "libxc") if isinstance(event, PageBatch)]
     for name in manager.record_order():
-        yield from collect([handlers[name]], domain)
+        if name not in of_checkpoints:
+            yield from collect([handlers[name]], domain)
         yield from (batch for batch in pages if batch.name == name)
 
 

@@ -122,7 +122,8 @@ class VoidHandler(SlotsHandler):
 
 
 class SlotStream:
-    """A :class:`xsave.StateStream`. Nothing but voids is left to the pause."""
+    """A :class:`xsave.CheckpointStream`. Nothing but voids is left to a pause, and the host
+    takes no new copies until :meth:`close`: so each checkpoint has the voids since the last."""
 
     def __init__(self, facet: SwapSlotsFacet) -> None:
         self._facet = facet
@@ -148,6 +149,9 @@ class SlotStream:
             Figure("voids", "slots void afterwards", self._nr_voids, plotted=True),
             Figure("spared", "slots void before they were sent", self._books.nr_spared),
         )
+
+    def checkpoint(self) -> Sequence[tuple[str, Any]]:
+        return self.final()
 
     def close(self) -> None:
         self._facet.end()
