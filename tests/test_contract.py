@@ -88,6 +88,10 @@ MACHINE_IN_PLUGINS = {
     # a host's daemons answer at sockets, within a time
     "xsave_plugins.xen_host.xenstore": {"socket", "time"},
     "xsave_plugins.xen_host.device_model": {"pathlib", "socket", "tempfile", "time"},
+    # the program that libxl runs, at the descriptors that libxl gave it
+    "xsave_plugins.xen_host.libxl_link": {"os"},
+    "xsave_plugins.xen_host.libxc_tap": {"os"},
+    "xsave_plugins.xen_host.save_helper": {"os", "signal"},
     # what libxl keeps in files, and xl, which ends a guest with its devices
     "xsave_plugins.xen_host.toolstack": {"pathlib", "subprocess"},
 }

@@ -10,11 +10,11 @@ import os
 import re
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from attrs import frozen
 
-from ..domain import Backend, DomainInfo
+from ..domain import Backend, Domain, DomainInfo
 from ..errors import UnknownNameError, UsageError
 from ..format import Format, WriteOptions, Writer
 from ..io.sink import Pace, open_sink
@@ -22,9 +22,6 @@ from ..manager import HandlerTable, PluginManager
 from ..record import ImageInfo
 from .restore import PFN_LIMIT, DomainWriter
 from .stream import is_salvaged
-
-if TYPE_CHECKING:
-    from ..domain import Domain
 
 # Two characters at least, so that no drive letter or single-letter file is meant.
 SCHEME = re.compile(r"([a-z][a-z0-9-]+):(.*)", re.DOTALL)
@@ -38,11 +35,28 @@ class DomainAddress:
     rest: str
 
 
+class _Given(Backend):
+    """Stands for a domain that the caller has opened or made: no address leads to it."""
+
+    name = "domain"
+
+    def __init__(self, domain: Domain) -> None:
+        self._domain = domain
+
+    def open(self, address: str) -> Domain:
+        return self._domain
+
+    def create(self, address: str, info: DomainInfo) -> Domain:
+        return self._domain
+
+
 def domain_address(where: Any, manager: PluginManager) -> DomainAddress | None:
-    """:returns: None for anything but the address of a domain; an existing file is a file,
-        whatever its name.
+    """:returns: None for anything but a domain or the address of one; an existing file is a
+        file, whatever its name.
     :raises UnknownNameError: it looks like one, but no such backend is there.
     """
+    if isinstance(where, Domain):
+        return DomainAddress(_Given(where), "")
     if not isinstance(where, str) or (found := SCHEME.fullmatch(where)) is None:
         return None
     if Path(where).exists():

@@ -86,10 +86,12 @@ def run(
     """Take every record from a source to a destination.
 
     :param source: path, ``"-"`` for standard input, file descriptor, binary file object,
-        address of a domain (``sim:pv``), or a :class:`xsave.Reader` of your own.
-    :param dest: path, ``"-"`` for standard output, file descriptor, binary file object, or
-        address of a domain to be made. A file appears whole, or not at all; a guest runs
-        only when everything has arrived.
+        address of a domain (``sim:pv``), or a :class:`xsave.Domain` or :class:`xsave.Reader`
+        of your own.
+    :param dest: path, ``"-"`` for standard output, file descriptor, binary file object,
+        address of a domain to be made, or a :class:`xsave.Domain` of your own, empty and
+        paused. A file appears whole, or not at all; a guest runs only when everything has
+        arrived. Domains are closed at the end.
     :param to: name of the destination's format; by default after the suffix of ``dest``,
         else native.
     :param codec: ``NAME[:LEVEL]``; by default bodies stay as the source has them.

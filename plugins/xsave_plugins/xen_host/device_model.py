@@ -107,8 +107,10 @@ class DeviceModel:
             qmp.ask("xen-set-global-dirty-log", enable=on)
 
     def state(self) -> bytes:
-        if not self._stopped:
-            raise XsaveError(f"domain {self._domid}: its device model has not stopped")
+        """:raises XsaveError: it runs, so its devices change."""
+        with self._conversation() as qmp:
+            if qmp.ask("query-status").get("running", True):
+                raise XsaveError(f"domain {self._domid}: its device model has not stopped")
         with tempfile.TemporaryDirectory(prefix="xsave-qemu-", dir=STATE_FOLDER) as folder:
             file = Path(folder, "state")
             with self._conversation() as qmp:

@@ -191,7 +191,8 @@ class SavedDomain(_XenDomain):
     def page_types(self, pfns: Entries) -> Entries:
         found = super().page_types(pfns)
         if self.pv is not None and self._logging:
-            self._absent[pfns.astype(np.intp)] = found >= ABSENT
+            within = pfns < len(self._absent)
+            self._absent[pfns[within].astype(np.intp)] = found[within] >= ABSENT
         return found
 
     def populate(self, pfns: Entries) -> None:
@@ -209,6 +210,8 @@ class SavedDomain(_XenDomain):
     def read_dirty_log(self, *, clean: bool) -> Flags:
         """Of a PV guest that has stopped, also pfns that had no memory when they were asked
         for: Xen logs what is written by the pfn it knows, the guest's own p2m may be late."""
+        if not self._logging:
+            raise XsaveError(f"domain {self.domid} has no dirty log")
         found = self.control.read_log(self.info.p2m_size, clean=clean)
         if self.pv is not None and clean and self.control.state().suspended:
             found |= self._absent
@@ -235,11 +238,19 @@ class BuiltDomain(_XenDomain):
     toolstack runs it, or destroys it when anything failed.
 
     After the last record: :meth:`complete`.
+
+    :param static_data_done: called once, before the first page, when all that is needed to
+        build an empty guest is there; with bit 0 set if it had no CPUID policy, and bit 1 if
+        no MSR policy.
     """
 
-    def __init__(self, connection: Connection, domid: int, rings: Rings) -> None:
+    def __init__(
+        self, connection: Connection, domid: int, rings: Rings,
+        static_data_done: Callable[[int], None] = lambda _missing: None,
+    ) -> None:  # fmt: skip
         super().__init__(connection, domid)
         self._rings = rings
+        self._static_data_done: Callable[[int], None] | None = static_data_done
         self._has_memory = np.zeros(0, np.bool_)
         try:
             self._look()
@@ -278,6 +289,7 @@ class BuiltDomain(_XenDomain):
         """The toolstack's to do."""
 
     def populate(self, pfns: Entries) -> None:
+        self._end_static_data()
         self._grow(pfns)
         new = np.unique(pfns[~self._has_memory[pfns.astype(np.intp)]])
         for start in range(0, len(new), abi.MAX_BATCH):
@@ -298,6 +310,11 @@ class BuiltDomain(_XenDomain):
             if self.pv is not None:
                 self.pv.given(gone[part], np.full(len(gone[part]), NO_FRAME))
 
+    def _end_static_data(self) -> None:
+        done, self._static_data_done = self._static_data_done, None
+        if done is not None:
+            done((not self.x86.leaves_given) | (not self.x86.msrs_given) << 1)
+
     def _grow(self, pfns: Entries) -> None:
         size = int(pfns.max(initial=0)) + 1
         if self.pv is not None and size > self.pv.p2m_size:
@@ -308,10 +325,10 @@ class BuiltDomain(_XenDomain):
             self._has_memory = grown
 
     def start_dirty_log(self) -> None:
-        raise UsageError("xen: a domain being built has no dirty log")
+        raise XsaveError(f"domain {self.domid} is being built and has no dirty log")
 
     def read_dirty_log(self, *, clean: bool) -> Flags:
-        raise UsageError("xen: a domain being built has no dirty log")
+        raise XsaveError(f"domain {self.domid} is being built and has no dirty log")
 
     def stop_dirty_log(self) -> None:
         """There is none."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections.abc import Iterator
@@ -65,9 +66,16 @@ def test_a_guest_without_device_model_has_none(tmp_path: Path) -> None:
         model.stop()
 
 
-def test_a_device_model_that_runs_is_not_saved(tmp_path: Path) -> None:
+def test_a_device_model_that_runs_is_not_saved(
+    line: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours, theirs = line
+    theirs.sendall(GREETING + FINE + b'{"return": {"status": "running", "running": true}}\n')
+    monkeypatch.setattr(
+        DeviceModel, "_conversation", lambda _self: contextlib.nullcontext(Qmp(ours))
+    )
     with pytest.raises(XsaveError, match="domain 7: its device model has not stopped"):
-        DeviceModel(7, str(tmp_path / "qmp")).state()
+        DeviceModel(7, "there").state()
 
 
 def test_nothing_is_loaded_into_one(tmp_path: Path) -> None:
