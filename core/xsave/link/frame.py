@@ -1,7 +1,7 @@
 """What a frame on a channel is, and what it may be. No I/O here.
 
     frame = head (16 bytes), body
-    head  = marker "XL", kind u8, zero u8, length of the body u32, number u64
+    head  = marker "XL", kind u8, flags u8, length of the body u32, number u64
 
 All integers are little-endian. Numbered kinds are counted from 0 in each direction. What the
 number and body of the others mean is said beside their names.
@@ -47,6 +47,9 @@ class Kind(enum.IntEnum):
 
 
 NUMBERED = frozenset({Kind.MESSAGE, Kind.DATA, Kind.END, Kind.CLOSE})
+# The flag there is, of data only: another data frame follows at once. A hint, so that who waits
+# for much need not be woken for each frame.
+MORE = 1
 # Shortest and longest body of each kind.
 BODY_LIMITS = {
     Kind.HELLO: (1, HELLO_MAX),
@@ -66,16 +69,17 @@ class Head:
     kind: Kind
     length: int
     number: int
+    more: bool = False
 
 
-def encode_head(kind: Kind, length: int, number: int) -> bytes:
-    return HEAD.pack(MARKER, kind, 0, length, number)
+def encode_head(kind: Kind, length: int, number: int, *, more: bool = False) -> bytes:
+    return HEAD.pack(MARKER, kind, MORE if more else 0, length, number)
 
 
 def decode_head(data: bytes | bytearray | memoryview, peer: str) -> Head:
     """:raises PeerError: these 16 bytes are no head, or one of a body out of bounds."""
-    marker, kind_byte, zero, length, number = HEAD.unpack(data)
-    if marker != MARKER or zero:
+    marker, kind_byte, flags, length, number = HEAD.unpack(data)
+    if marker != MARKER or flags & ~MORE or (flags and kind_byte != Kind.DATA):
         raise PeerError(
             peer=peer, what="frame", expected="one that begins with XL", got=repr(bytes(data))
         )
@@ -95,7 +99,7 @@ def decode_head(data: bytes | bytearray | memoryview, peer: str) -> Head:
         raise PeerError(
             peer=peer, what="frame number", expected=f"at most {NUMBER_MAX}", got=str(number)
         )
-    return Head(kind, length, number)
+    return Head(kind, length, number, bool(flags))
 
 
 def cost(length: int) -> int:

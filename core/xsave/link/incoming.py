@@ -37,6 +37,8 @@ class Early:
     body: Any = None
     slot: bytearray | None = None
     complete: bool = False
+    direct: bool = False  # into the memory of who waits for it
+    more: bool = False
 
 
 class Incoming:
@@ -62,6 +64,14 @@ class Incoming:
         self._acknowledged_use = 0
         self._urgent = False
         self._slots: list[bytearray] = []
+        self._room: memoryview | None = None
+        self.nr_filled = 0  # bytes of the room
+        self.is_ready = False  # no more is likely to come into it soon
+
+    def post(self, room: memoryview | None) -> None:
+        """Somebody waits for the stream, and nothing has come: let it come straight into this
+        memory; None: nobody does any more."""
+        self._room, self.nr_filled, self.is_ready = room, 0, False
 
     def new_channels(self, nr_channels: int) -> None:
         """What came before its turn comes again on the new channels."""
@@ -72,9 +82,10 @@ class Incoming:
 
     # A frame arrives
 
-    def begin(self, channel: int, head: Head) -> memoryview:
+    def begin(self, channel: int, head: Head, *, may_be_direct: bool = True) -> memoryview:
         """A numbered frame begins to arrive; room for its body.
 
+        :param may_be_direct: nobody else is filling the room that was posted.
         :raises PeerError: it may not.
         """
         self._check_number(channel, head.number)
@@ -87,16 +98,18 @@ class Incoming:
             )  # fmt: skip
         self._last[channel] = head.number
         self._held[account] += cost(head.length)
-        early = Early(head.kind, head.length)
+        early = Early(head.kind, head.length, more=head.more)
         self._early[head.number] = early
         if head.kind is Kind.DATA:
+            if may_be_direct and (room := self._direct_room(head)) is not None:
+                early.direct = True
+                return room
             early.slot = self._take_slot(head.length)
             return memoryview(early.slot)[: head.length]
         return memoryview(bytearray(head.length))
 
     def complete(self, number: int, body: Any) -> bool:
-        """The frame that began is whole. Whether anything can be used now that could not
-        before.
+        """The frame that began is whole. Whether whoever waits should look.
 
         :param body: the memory that ``begin`` gave, or what was decoded from it.
         """
@@ -104,19 +117,28 @@ class Incoming:
         if early is None:  # the channels were changed while it was on its way
             return False
         early.body, early.complete = body, True
-        moved = False
+        moved = usable = False
         while (early := self._early.get(self._next)) is not None and early.complete:
             del self._early[self._next]
             self._next += 1
             self._take(early)
-            moved = True
+            moved, usable = True, usable or not early.direct or self.is_ready
         if not moved:
             self._check_gap()
-        return moved
+        return usable
+
+    def is_direct(self, number: int) -> bool:
+        """Whether the frame that began goes straight into the room that was posted."""
+        return self._early[number].direct
 
     def _take(self, early: Early) -> None:
         self.nr_bytes += early.length
         self._unacknowledged += cost(early.length)
+        if early.direct:
+            self._fill_room(early)
+            return
+        if early.kind is not Kind.MESSAGE:
+            self.is_ready = True
         if early.kind is Kind.DATA:
             self.stream.append(Piece(early.body, early.slot))
             return
@@ -130,6 +152,20 @@ class Incoming:
             self.closed = True
             if self._early:
                 raise self._wrong("frame", "none after the close", f"{len(self._early)}")
+
+    def _direct_room(self, head: Head) -> memoryview | None:
+        """Where the frame goes if it is the next, and nothing is before it."""
+        if self._room is None or self.stream or head.number != self._next:
+            return None
+        room = self._room[self.nr_filled : self.nr_filled + head.length]
+        return room if len(room) == head.length else None
+
+    def _fill_room(self, early: Early) -> None:
+        assert self._room is not None
+        self.nr_filled += early.length
+        self._use(Kind.DATA, cost(early.length))
+        if not early.more or len(self._room) - self.nr_filled < early.length:
+            self.is_ready = True
 
     # It is used
 

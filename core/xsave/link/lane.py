@@ -36,10 +36,14 @@ class Conversation(Protocol):
 
     def peer_failed(self, lane: Lane, error: LinkError) -> None: ...
 
+    def reader_left(self, lane: Lane) -> None:
+        """It touches no memory any more."""
+
 
 class Lane:
     """:ivar generation: how often the link's channels were made before.
     :ivar pong: number of a ping that was not answered yet.
+    :ivar writing: number of the numbered frame that is being written.
     :ivar pinged: when a ping went out that was not answered yet; 0 for none.
     """
 
@@ -53,6 +57,7 @@ class Lane:
         self.nr_pings = 0
         self.pinged = 0.0
         self.last_written = 0.0
+        self.writing: int | None = None
         self._link = link
         name = f"xsave link {channel.peer} {generation}.{index}"
         self._threads = [
@@ -81,6 +86,8 @@ class Lane:
             self._link.lane_broke(self, error)
         except LinkError as error:
             self._link.peer_failed(self, error)
+        finally:
+            self._link.reader_left(self)
 
     def _read_frame(self) -> bool:
         room = memoryview(bytearray(HEAD.size))

@@ -38,6 +38,7 @@ from .options import LinkOptions
 from .outgoing import Outgoing, Received
 from .streams import LinkSink, LinkSource
 
+GIVE_BACK_S = 0.001  # what arrives within this time need not be copied
 FIRST_DELAY_S, LAST_DELAY_S = 0.02, 1.0  # between attempts to come back
 Reconnect = Callable[["Link", int, float], None]
 
@@ -115,6 +116,7 @@ class Link:
         self._lanes: dict[int, Lane] = {}
         self._old_lanes: list[Lane] = []
         self._returning: threading.Thread | None = None  # makes the channels again
+        self._filling: Lane | None = None  # writes into the memory of who waits for the stream
         self._round_trip_s: float | None = None
 
     # For callers
@@ -222,16 +224,37 @@ class Link:
 
     # For the sink and the source
 
-    def put(self, data: memoryview) -> None:
-        """Into the stream."""
+    def put(self, parts: Sequence[memoryview]) -> None:
+        """Into the stream. Of what is long no copy is made, as far as it arrives soon."""
         with self._lock:
-            while data:
-                self._check_can_send()
-                if taken := self._outgoing.take(data):
-                    data = data[taken:]
-                    self._can_write.notify()
-                else:
-                    self._wait(self._can_send, None)
+            for data in parts:
+                self._put(data)
+            self._give_back()
+
+    def _put(self, data: memoryview) -> None:
+        while data:
+            self._check_can_send()
+            if taken := self._outgoing.take(data):
+                data = data[taken:]
+                self._can_write.notify()
+            else:
+                self._wait(self._can_send, None)
+
+    def _give_back(self) -> None:
+        """Wait until the caller's memory is not in use any more. What was not there within a
+        moment is copied: with that, the next can be prepared while this is on its way."""
+        deadline = time.monotonic() + GIVE_BACK_S
+        enough = self._outgoing.window_bytes // 4
+        while nr_bytes := self._outgoing.nr_borrowed_bytes:
+            self._check_alive()
+            late = self._state is not State.CONNECTED or time.monotonic() >= deadline
+            if nr_bytes <= enough or late:
+                lanes = self._lanes.values()
+                writing = {lane.writing for lane in lanes if lane.writing is not None}
+                if self._outgoing.give_back(writing):
+                    return
+                deadline = time.monotonic() + GIVE_BACK_S
+            self._can_send.wait(max(deadline - time.monotonic(), 0))
 
     def end_stream(self) -> None:
         with self._lock:
@@ -242,13 +265,41 @@ class Link:
     def read_stream(self, room: memoryview, timeout_s: float | None) -> int:
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         with self._lock:
-            while (got := self._incoming.read_stream(room)) is None:
-                self._check_can_come()
-                if not self._wait(self._has_come, deadline):
-                    raise SilentPeerError(f"nothing came from {self.peer} within {timeout_s:g} s")
+            got = self._incoming.read_stream(room)
+            if got is None:
+                got = self._wait_for_stream(room, deadline)
+            if got is None:
+                raise SilentPeerError(f"nothing came from {self.peer} within {timeout_s:g} s")
             if self._incoming.acknowledgement_due:
                 self._can_write.notify_all()
         return got
+
+    def _wait_for_stream(self, room: memoryview, deadline: float | None) -> int | None:
+        """What comes goes straight into ``room``; None if nothing does."""
+        incoming = self._incoming
+        incoming.post(room)
+        try:
+            while not incoming.is_ready:
+                if incoming.nr_filled and self._state is not State.CONNECTED:
+                    break
+                if not incoming.nr_filled:
+                    self._check_can_come()
+                if not self._wait(self._has_come, deadline):
+                    break
+            self._wait_for_memory()
+            if incoming.nr_filled:
+                return incoming.nr_filled
+            if (got := incoming.read_stream(room)) is None:
+                self._check_can_come()
+            return got
+        finally:
+            self._wait_for_memory()
+            incoming.post(None)
+
+    def _wait_for_memory(self) -> None:
+        """Until no lane writes into the reader's memory: soon, or the lane breaks."""
+        while self._filling is not None:
+            self._has_come.wait()
 
     # For those who make channels
 
@@ -307,12 +358,17 @@ class Link:
             if not self._is_current(lane):
                 return None
             if head.kind in NUMBERED:
-                return self._incoming.begin(lane.index, head)
+                free = self._filling is None
+                body = self._incoming.begin(lane.index, head, may_be_direct=free)
+                if self._incoming.is_direct(head.number):
+                    self._filling = lane
+                return body
         return memoryview(bytearray(head.length))
 
     def complete_frame(self, lane: Lane, head: Head, body: memoryview) -> bool:
         message = decode_message(bytes(body), self.peer) if head.kind is Kind.MESSAGE else None
         with self._lock:
+            self._has_filled(lane)
             if not self._is_current(lane):
                 return False
             if head.kind in NUMBERED:
@@ -373,6 +429,10 @@ class Link:
                 )
                 self._returning.start()
 
+    def reader_left(self, lane: Lane) -> None:
+        with self._lock:
+            self._has_filled(lane)
+
     def peer_failed(self, lane: Lane, error: LinkError) -> None:
         with self._lock:
             if self._is_current(lane):
@@ -380,7 +440,17 @@ class Link:
 
     # Within, the lock held
 
+    def _has_filled(self, lane: Lane) -> None:
+        """This lane does not write into a reader's memory any more."""
+        if self._filling is lane:
+            self._filling = None
+            self._has_come.notify_all()
+
     def _parts_to_write(self, lane: Lane) -> Sequence[Buffer] | None:
+        if lane.writing is not None:  # it is written
+            lane.writing = None
+            if not self._outgoing.has_unsent:
+                self._can_send.notify_all()
         if lane.pong is not None:
             number, lane.pong = lane.pong, None
             return [encode_head(Kind.PONG, 0, number)]
@@ -389,7 +459,8 @@ class Link:
             body = ACK_BODY.pack(received.data_used, received.messages_used)
             return [encode_head(Kind.ACK, len(body), received.number), body]
         if (sent := self._outgoing.next_unsent()) is not None:
-            return sent.parts()
+            lane.writing = sent.number
+            return sent.parts(more=sent.kind is Kind.DATA and self._outgoing.more_follows)
         now = time.monotonic()
         if not lane.pinged and now >= lane.last_written + self.options.ping_s:
             lane.nr_pings, lane.pinged = lane.nr_pings + 1, now

@@ -6,6 +6,7 @@ No I/O and no threads here; the link holds its lock around each call.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Collection
 
 from attrs import define
 
@@ -13,24 +14,27 @@ from ..errors import PeerError
 from .frame import FRAME_COST, MESSAGE_MAX, Kind, cost, encode_head
 
 MESSAGE_WINDOW = MESSAGE_MAX + (64 << 10)  # cost of messages on the way: one of any size, and some
-COPIED_BYTES = 64 << 10  # immutable data of this size and more is kept without a copy
+SMALL_BYTES = 64 << 10  # what is smaller is copied at once, and put together
 
 
 @define(eq=False)
 class Sent:
-    """:ivar slot: memory that the body stands in, when it is this link's own."""
+    """:ivar slot: memory that the body stands in, when it is this link's own.
+    :ivar borrowed: the body is the caller's memory, who wants it back.
+    """
 
     kind: Kind
     number: int
     body: memoryview
     slot: bytearray | None = None
+    borrowed: bool = False
 
     @property
     def length(self) -> int:
         return len(self.body)
 
-    def parts(self) -> list[bytes | memoryview]:
-        head = encode_head(self.kind, self.length, self.number)
+    def parts(self, *, more: bool) -> list[bytes | memoryview]:
+        head = encode_head(self.kind, self.length, self.number, more=more)
         return [head, self.body] if self.body else [head]
 
 
@@ -55,7 +59,7 @@ class Outgoing:
         self.peer = peer
         self.nr_bytes = 0  # of bodies, each once
         self.nr_resent_bytes = 0
-        self._window_bytes = window_bytes
+        self.window_bytes = window_bytes
         self._frame_bytes = max(1, min(frame_bytes, window_bytes // 2 - FRAME_COST))
         self._kept: deque[Sent] = deque()
         self._next_number = 0
@@ -78,30 +82,63 @@ class Outgoing:
 
     def take(self, data: memoryview) -> int:
         """The beginning of some data, as far as there is room in one frame; the number of
-        bytes, 0 while there is none. What may change afterwards is copied."""
-        if len(data) >= COPIED_BYTES and type(data.obj) is bytes:
+        bytes, 0 while there is none. Of what is long no copy is made: until ``give_back`` the
+        caller must not change it, unless nobody can."""
+        if len(data) >= SMALL_BYTES:
             size = min(len(data), self._frame_bytes)
             if not self.has_room(Kind.DATA, size):
                 return 0
             self.add(Kind.DATA, data[:size])
+            self._kept[-1].borrowed = type(data.obj) is not bytes
             return size
         if (size := self._extend(data)) or not self.has_room(Kind.DATA, 1):
             return size
         size = min(len(data), self._frame_bytes, self._credit(Kind.DATA) - FRAME_COST)
-        slot = self._free_slots.pop() if self._free_slots else bytearray(self._frame_bytes)
-        body = memoryview(slot)[:size]
-        body[:] = data[:size]
-        self._keep(Sent(Kind.DATA, self._next_number, body, slot))
+        self._keep(Sent(Kind.DATA, self._next_number, *self._copy(data[:size])))
         self._cost[Kind.DATA] += cost(size)
         return size
 
+    @property
+    def nr_borrowed_bytes(self) -> int:
+        """Of the caller's memory that is still in use."""
+        return sum(sent.length for sent in self._kept if sent.borrowed)
+
+    def give_back(self, in_use: Collection[int]) -> bool:
+        """Copy what is borrowed and has not arrived yet; whether none is left.
+
+        :param in_use: numbers of frames that are being written at this moment.
+        """
+        left = False
+        for sent in self._kept:
+            if sent.borrowed and sent.number in in_use:
+                left = True
+            elif sent.borrowed:
+                sent.body, sent.slot = self._copy(sent.body)
+                sent.borrowed = False
+        return not left
+
+    def _copy(self, data: memoryview) -> tuple[memoryview, bytearray]:
+        slot = self._free_slots.pop() if self._free_slots else bytearray(self._frame_bytes)
+        body = memoryview(slot)[: len(data)]
+        body[:] = data
+        return body, slot
+
     def next_unsent(self) -> Sent | None:
         """The next frame to be sent, which counts as sent from now on."""
-        if self._next_unsent == self._next_number:
+        if not self.has_unsent:
             return None
         sent = self._kept[self._next_unsent - self._first]
         self._next_unsent += 1
         return sent
+
+    @property
+    def more_follows(self) -> bool:
+        """Whether the next to be sent is there already, and of the stream."""
+        return self.has_unsent and self._kept[self._next_unsent - self._first].kind is Kind.DATA
+
+    @property
+    def has_unsent(self) -> bool:
+        return self._next_unsent != self._next_number
 
     @property
     def all_arrived(self) -> bool:
@@ -131,7 +168,7 @@ class Outgoing:
         return self._next_number - len(self._kept)
 
     def _credit(self, kind: Kind) -> int:
-        limit = self._window_bytes if kind is Kind.DATA else MESSAGE_WINDOW
+        limit = self.window_bytes if kind is Kind.DATA else MESSAGE_WINDOW
         return limit - (self._cost[kind] - self._used[kind])
 
     def _keep(self, sent: Sent) -> None:

@@ -9,7 +9,7 @@ from ..record import Buffer
 
 
 class Sending(Protocol):
-    def put(self, data: memoryview) -> None: ...
+    def put(self, parts: Sequence[memoryview]) -> None: ...
 
     def end_stream(self) -> None: ...
 
@@ -31,10 +31,9 @@ class LinkSink:
 
     def put(self, parts: Sequence[Buffer]) -> None:
         """:raises LinkError: it will not arrive."""
-        for part in parts:
-            view = memoryview(part).cast("B")
-            self._link.put(view)
-            self.offset += len(view)
+        views = [memoryview(part).cast("B") for part in parts]
+        self._link.put(views)
+        self.offset += sum(map(len, views))
 
     def write(self, data: Buffer, /) -> int:
         """As of a binary file object."""

@@ -155,15 +155,34 @@ class TlsChannel:
     def write_parts(self, parts: Sequence[Buffer]) -> None:
         with self._guard:
             for view in _records(parts, self._room):
-                self._send(view)
+                rest = view
+                while rest := self._complete(lambda: self._send(rest)):  # noqa: B023
+                    self._wait(select.POLLOUT, None)
 
-    def _send(self, view: memoryview) -> None:
-        while view:
-            view = view[self._complete(lambda: self._socket.send(view)) :]  # noqa: B023
+    def _send(self, rest: memoryview) -> memoryview:
+        """One record after the other, as far as they go; what is left."""
+        send = self._socket.send
+        try:
+            while rest:
+                rest = rest[send(rest) :]
+        except ssl.SSLWantWriteError:
+            pass
+        return rest
 
     def read_into(self, buffer: memoryview) -> int:
         with self._guard:
-            return self._complete(lambda: self._socket.recv_into(buffer))
+            return self._complete(lambda: self._receive(buffer))
+
+    def _receive(self, buffer: memoryview) -> int:
+        """As many records as there are; the number of bytes."""
+        receive = self._socket.recv_into
+        done = receive(buffer)
+        try:
+            while 0 < done < len(buffer) and (got := receive(buffer[done:])):
+                done += got
+        except ssl.SSLWantReadError:
+            pass
+        return done
 
     def close(self) -> None:
         self._guard.close()

@@ -7,8 +7,9 @@ import errno
 import os
 import select
 import socket
+import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
 from xsave import Buffer, Channel, TryAgainError
@@ -16,6 +17,7 @@ from xsave import Buffer, Channel, TryAgainError
 from .guard import Guard
 
 IOV_MAX = 1024
+TIMEVAL = struct.Struct("@ll")  # seconds and microseconds; zero for ever
 BACKLOG = 64
 FAMILIES = (socket.AF_INET, socket.AF_INET6)
 # What a listener may meet that concerns the one who connects only.
@@ -41,12 +43,16 @@ class SocketChannel:
         """There is none."""
 
     def set_timeout(self, timeout_s: float | None) -> None:
+        # The kernel's own: Python's would ask it before each call whether the call can be made.
+        whole_s, part_s = divmod(0 if timeout_s is None else max(timeout_s, 1e-6), 1)
+        value = TIMEVAL.pack(int(whole_s), int(part_s * 1e6))
         with self._guard:
-            self._socket.settimeout(timeout_s)
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                self._socket.setsockopt(socket.SOL_SOCKET, option, value)
 
     def write_parts(self, parts: Sequence[Buffer]) -> None:
         views = [view for part in parts if (view := memoryview(part).cast("B"))]
-        with self._guard:
+        with self._guard, in_time():
             while views:
                 written = self._socket.sendmsg(views[:IOV_MAX])
                 while written:
@@ -56,11 +62,19 @@ class SocketChannel:
                     written -= len(views.pop(0))
 
     def read_into(self, buffer: memoryview) -> int:
-        with self._guard:
+        with self._guard, in_time():
             return self._socket.recv_into(buffer)
 
     def close(self) -> None:
         self._guard.close()
+
+
+@contextlib.contextmanager
+def in_time() -> Iterator[None]:
+    try:
+        yield
+    except BlockingIOError as error:
+        raise TimeoutError(errno.ETIMEDOUT, "nothing moved in time") from error
 
 
 def shut_down(sock: socket.socket) -> None:
