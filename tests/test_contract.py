@@ -35,6 +35,7 @@ MACHINE = frozenset({
 ALLOWED = {
     # a link waits: for channels, which threads read and write, and not for ever
     "link.connect": {"time"},
+    "link.frame": {"io"},  # a decoder wants a file
     "link.lane": {"threading", "time"},
     "link.link": {"threading", "time"},
     "link.opening": {"time"},

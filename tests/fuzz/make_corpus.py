@@ -112,6 +112,35 @@ def make() -> Iterator[tuple[str, str, bytes]]:
         yield "native", "pieces", native(small_pieces())
         yield "native", "deltas", native(delta_pieces(), WITH_SHELF)
         yield "native", "successor", native(successor_pieces(), with_base(native(base_pieces())))
+    yield from conversations()
+
+
+def conversations() -> Iterator[tuple[str, str, bytes]]:
+    """What one end of a link says: the opening, and a frame of each kind."""
+    from xsave.link.frame import ACK_BODY, Kind, encode_head, encode_message
+    from xsave.link.opening import Answer, Proposal
+
+    def frame(kind: Kind, number: int, body: bytes = b"") -> bytes:
+        return encode_head(kind, len(body), number) + body
+
+    proposal = Proposal(bytes(16), bytes(16), 0, 0, 2, 1 << 20, True, bytes(16))
+    answer = Answer(bytes(16), bytes(32), 1 << 20, bytes(16))
+    message = encode_message({"text": "hello", "list": [1, -1, 0.5, None, True, b"x"], "map": {}})
+    numbered = [
+        frame(Kind.MESSAGE, 0, message), frame(Kind.DATA, 1, b"data"), frame(Kind.END, 2),
+        frame(Kind.DATA, 3, bytes(900)), frame(Kind.MESSAGE, 4, message), frame(Kind.CLOSE, 5),
+    ]  # fmt: skip
+    yield "link", "connects", b"".join([
+        frame(Kind.HELLO, 0, encode_message(proposal.message())),
+        frame(Kind.HELLO, 2, encode_message({"proof": bytes(32), "received": [0, 0, 0]})),
+        *numbered,
+    ])  # fmt: skip
+    yield "link", "listens", b"".join([
+        frame(Kind.HELLO, 1, encode_message(answer.message())), frame(Kind.PING, 1),
+        frame(Kind.ACK, 1, ACK_BODY.pack(0, 0)), frame(Kind.ACK, 1, ACK_BODY.pack(1064, 0)),
+        frame(Kind.PONG, 1), frame(Kind.REFUSAL, 0, b"no room"),
+    ])  # fmt: skip
+    yield "link", "crossed", b"".join([numbered[1], numbered[0], numbered[2], *numbered[3:]])
 
 
 def main() -> None:

@@ -20,10 +20,25 @@ from pathlib import Path
 
 import xsave
 from tests.robustness.images import base_pieces, native
+from xsave.link.frame import (
+    ACK_BODY,
+    FRAME_COST,
+    HEAD,
+    NUMBERED,
+    Kind,
+    decode_head,
+    decode_message,
+)
+from xsave.link.incoming import Incoming
+from xsave.link.link import refusal_text
+from xsave.link.opening import Fields
+from xsave.link.options import WINDOW_MIN
+from xsave.link.outgoing import MESSAGE_WINDOW, Outgoing, Received
 from xsave.testing import MemoryPipe, MemorySink, MemorySource
 from xsave_plugins.native import spec
 
-NAMES = ("xl", "libxl", "libxc", "native")
+FORMATS = ("xl", "libxl", "libxc", "native")
+NAMES = (*FORMATS, "link")
 CORPUS = Path(__file__).parent / "corpus"
 
 Target = Callable[[bytes], None]
@@ -38,6 +53,8 @@ class Finder:
         self._base: bytes | None = None  # for images that were written against one
 
     def target(self, name: str) -> Target:
+        if name == "link":
+            return hear
         return self.native if name == "native" else lambda data: self.xen(name, data)
 
     def xen(self, name: str, data: bytes) -> None:
@@ -114,6 +131,49 @@ class Finder:
             except xsave.XsaveError:
                 continue
             xsave.verify(io.BytesIO(out.getvalue()), workers=1, manager=self.manager)
+
+
+def hear(data: bytes) -> None:
+    """What the other end of a link says, from its first hello on: each frame is understood, or
+    ends the link; what is held stays within the window."""
+    with contextlib.suppress(xsave.LinkError):
+        _hear(memoryview(data))
+
+
+def _hear(data: memoryview) -> None:
+    incoming, outgoing = Incoming("fuzz", WINDOW_MIN), Outgoing("fuzz", WINDOW_MIN, WINDOW_MIN)
+    incoming.new_channels(2)
+    outgoing.take(memoryview(bytes(1000)))
+    outgoing.next_unsent()
+    number = 0
+    while len(data) >= HEAD.size:
+        head, data = decode_head(data[: HEAD.size], "fuzz"), data[HEAD.size :]
+        body, data = data[: head.length], data[head.length :]
+        if len(body) < head.length:
+            return
+        number += 1
+        if head.kind in NUMBERED:
+            room = incoming.begin(number % 2, head)
+            room[:] = body
+            message = decode_message(bytes(body), "fuzz") if head.kind is Kind.MESSAGE else room
+            incoming.complete(head.number, message)
+            if number % 3 == 0 and incoming.messages:
+                incoming.next_message()
+            incoming.read_stream(memoryview(bytearray(100)))
+        elif head.kind is Kind.ACK:
+            outgoing.acknowledge(Received(head.number, *ACK_BODY.unpack(body)))
+        elif head.kind is Kind.HELLO:
+            _hear_hello(bytes(body))
+        else:
+            assert refusal_text(body).isprintable()
+        assert sum(incoming._held.values()) <= WINDOW_MIN + MESSAGE_WINDOW + FRAME_COST
+
+
+def _hear_hello(body: bytes) -> None:
+    fields = Fields(decode_message(body, "fuzz", "hello"), "fuzz")
+    for read in (fields.proposal, fields.answer, fields.received):
+        with contextlib.suppress(xsave.PeerError):
+            read()
 
 
 @contextlib.contextmanager

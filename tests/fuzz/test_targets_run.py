@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.fuzz.targets import CORPUS, NAMES, Finder, corpus, no_sums
+from tests.fuzz.targets import CORPUS, FORMATS, NAMES, Finder, corpus, no_sums
 from xsave.testing.strategies import damaged
 from xsave_plugins.native import spec
 
@@ -39,7 +39,8 @@ def test_the_corpus_is_understood(name: str, finder: Finder) -> None:
     found = corpus(name)
     assert found
     for data in found:
-        assert finder.manager.formats.find(name).sniff(data[:4096])
+        if name in FORMATS:
+            assert finder.manager.formats.find(name).sniff(data[:4096])
         finder.target(name)(data)
 
 

@@ -10,6 +10,7 @@ number and body of the others mean is said beside their names.
 from __future__ import annotations
 
 import enum
+import io
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -112,7 +113,10 @@ def encode_message(message: Mapping[str, Any], limit: int = MESSAGE_MAX) -> byte
     plain = dict(message)
     if (wrong := _not_plain(plain, MESSAGE_DEPTH)) is not None:
         raise UsageError(f"a message cannot hold {wrong}")
-    body = cbor2.dumps(plain)
+    try:
+        body = cbor2.dumps(plain)
+    except (cbor2.CBORError, UnicodeError) as error:
+        raise UsageError(f"a message cannot hold {error}") from None
     if len(body) > limit:
         raise UsageError(f"a message of {len(body)} bytes is too long: at most {limit}")
     return body
@@ -121,18 +125,22 @@ def encode_message(message: Mapping[str, Any], limit: int = MESSAGE_MAX) -> byte
 def decode_message(body: bytes, peer: str, what: str = "message") -> dict[str, Any]:
     """:raises PeerError: it is no map of plain values with text keys."""
     try:
-        message = cbor2.loads(
-            body,
+        # A decoder, since loads() passes over what is behind the first value.
+        file = io.BytesIO(body)
+        message = cbor2.CBORDecoder(
+            file,
             max_depth=MESSAGE_DEPTH,
             allow_indefinite=False,
             allow_duplicate_keys=False,
             strict_hashable_types=True,
             semantic_decoders=_NO_TAGS,
-        )
+        ).decode()
     except (cbor2.CBORError, ValueError, RecursionError, OverflowError) as error:
         raise PeerError(peer=peer, what=what, expected="a CBOR map", got=str(error)[:200]) from None
     if not isinstance(message, dict):
         raise PeerError(peer=peer, what=what, expected="a CBOR map", got=type(message).__name__)
+    if file.tell() != len(body):
+        raise PeerError(peer=peer, what=what, expected="a CBOR map", got="more behind it")
     if (wrong := _not_plain(message, MESSAGE_DEPTH)) is not None:
         raise PeerError(peer=peer, what=what, expected="plain values", got=wrong)
     return message

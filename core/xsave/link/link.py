@@ -327,7 +327,6 @@ class Link:
             elif generation != self.generation or index in self._lanes:
                 raise self._wrong("channel", f"another of generation {self.generation}", index)
             lane = Lane(self, channel, generation, index)
-            channel.set_timeout(self.options.silence_s)
             self._lanes[index] = lane
         return lane
 
@@ -338,6 +337,8 @@ class Link:
 
     def start(self, lane: Lane) -> None:
         """The other end knows that the channel is part of the link."""
+        with contextlib.suppress(OSError):  # it is gone already, as its lane will notice
+            lane.channel.set_timeout(self.options.silence_s)
         with self._lock:
             if self._lanes.get(lane.index) is lane and self._state is not State.ENDED:
                 self._state = State.CONNECTED
@@ -609,4 +610,4 @@ def _refused(peer: str, body: memoryview) -> LinkError:
 def refusal_text(body: memoryview) -> str:
     """What a hostile end says is shown as text, and nothing else."""
     text = bytes(body).decode("utf-8", "replace")
-    return "".join(each if each.isprintable() else "\N{REPLACEMENT CHARACTER}" for each in text)
+    return "".join(each if each.isprintable() and each.isascii() else "?" for each in text)

@@ -155,31 +155,10 @@ class Opening:
         return Fields(decode_message(bytes(body), peer, "hello"), peer)
 
     def hear_proposal(self) -> Proposal:
-        fields = self.hear(0)
-        versions = fields.get("versions", list)
-        if not set(VERSIONS) & {each for each in versions if isinstance(each, int)}:
-            raise fields.wrong("versions", f"one of {list(VERSIONS)}", versions)
-        nr_channels = fields.integer("channels", 1, CONNECTIONS_MAX)
-        return Proposal(
-            link_id=fields.octets("link", ID_BYTES),
-            nonce=fields.octets("nonce", NONCE_BYTES),
-            generation=fields.integer("generation", 0, COUNT_MAX),
-            index=fields.integer("channel", 0, nr_channels - 1),
-            nr_channels=nr_channels,
-            window_bytes=fields.integer("window", WINDOW_MIN, WINDOW_MAX),
-            returns=fields.get("returns", bool),
-            secret=fields.octets("secret", 0, SECRET_BYTES),
-        )
+        return self.hear(0).proposal()
 
     def hear_answer(self) -> Answer:
-        fields = self.hear(1)
-        fields.integer("version", VERSIONS[0], VERSIONS[-1])
-        return Answer(
-            nonce=fields.octets("nonce", NONCE_BYTES),
-            proof=fields.octets("proof", PROOF_BYTES),
-            window_bytes=fields.integer("window", WINDOW_MIN, WINDOW_MAX),
-            secret=fields.octets("secret", 0, SECRET_BYTES),
-        )
+        return self.hear(1).answer()
 
     def _fill(self, room: memoryview) -> None:
         while room:
@@ -215,6 +194,31 @@ class Fields:
         if len(value) not in sizes:
             raise self.wrong(name, f"{sizes[-1]} bytes", f"{len(value)}")
         return value
+
+    def proposal(self) -> Proposal:
+        versions = self.get("versions", list)
+        if not set(VERSIONS) & {each for each in versions if isinstance(each, int)}:
+            raise self.wrong("versions", f"one of {list(VERSIONS)}", versions)
+        nr_channels = self.integer("channels", 1, CONNECTIONS_MAX)
+        return Proposal(
+            link_id=self.octets("link", ID_BYTES),
+            nonce=self.octets("nonce", NONCE_BYTES),
+            generation=self.integer("generation", 0, COUNT_MAX),
+            index=self.integer("channel", 0, nr_channels - 1),
+            nr_channels=nr_channels,
+            window_bytes=self.integer("window", WINDOW_MIN, WINDOW_MAX),
+            returns=self.get("returns", bool),
+            secret=self.octets("secret", 0, SECRET_BYTES),
+        )
+
+    def answer(self) -> Answer:
+        self.integer("version", VERSIONS[0], VERSIONS[-1])
+        return Answer(
+            nonce=self.octets("nonce", NONCE_BYTES),
+            proof=self.octets("proof", PROOF_BYTES),
+            window_bytes=self.integer("window", WINDOW_MIN, WINDOW_MAX),
+            secret=self.octets("secret", 0, SECRET_BYTES),
+        )
 
     def received(self) -> Received:
         value = self.get("received", list)

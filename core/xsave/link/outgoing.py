@@ -144,9 +144,17 @@ class Outgoing:
     def all_arrived(self) -> bool:
         return not self._kept
 
-    def acknowledge(self, received: Received) -> None:
-        """:raises PeerError: that cannot be."""
+    def acknowledge(self, received: Received, *, has_news: bool = True) -> None:
+        """:param has_news: it has to say something new, or it could be repeated for ever.
+        :raises PeerError: that cannot be.
+        """
         self._check_received(received)
+        before = Received(self._first, self._used[Kind.DATA], self._used[Kind.MESSAGE])
+        if has_news and received == before:
+            raise PeerError(
+                peer=self.peer, what="acknowledgement", expected="something new",
+                got="the same again",
+            )  # fmt: skip
         while self._first < received.number:
             sent = self._kept.popleft()
             if sent.slot is not None:
@@ -158,7 +166,7 @@ class Outgoing:
 
         :raises PeerError: the other end cannot have received that.
         """
-        self.acknowledge(received)
+        self.acknowledge(received, has_news=False)
         again = [sent for sent in self._kept if sent.number < self._next_unsent]
         self.nr_resent_bytes += sum(sent.length for sent in again)
         self._next_unsent = self._first

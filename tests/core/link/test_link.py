@@ -58,6 +58,7 @@ def test_messages_go_both_ways_with_all_plain_values() -> None:
         ({"x": {1: 2}}, "a key that is no text"),
         ({"x": 1 << 64}, "more than 64 bits"),
         ({"x": memoryview(b"x")}, "a memoryview"),
+        ({"x": "\ud800"}, "a message cannot hold"),
         ({"x": b"x" * (1 << 20)}, "too long"),
         ({"x": [[[[[[[[[]]]]]]]]]}, "more than 8 levels"),
     ],
