@@ -134,6 +134,8 @@ class Incoming:
     def _take(self, early: Early) -> None:
         self.nr_bytes += early.length
         self._unacknowledged += cost(early.length)
+        if not early.more:  # nothing comes behind it at once: then this is acknowledged at once
+            self._urgent = True
         if early.direct:
             self._fill_room(early)
             return
@@ -142,7 +144,6 @@ class Incoming:
         if early.kind is Kind.DATA:
             self.stream.append(Piece(early.body, early.slot))
             return
-        self._urgent = True
         if early.kind is Kind.END:
             self.stream.append(Piece(None))
         elif early.kind is Kind.MESSAGE:

@@ -386,6 +386,8 @@ def test_flush_says_whether_all_has_arrived() -> None:
             pair.near.flush(0.01)
         pair.network.stall(False)
         pair.near.flush(TIME_S)
+        pair.near.sink.put([b"a little of a stream"])
+        pair.near.flush(TIME_S)
 
 
 def test_a_link_is_closed_by_its_context() -> None:
