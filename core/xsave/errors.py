@@ -12,6 +12,8 @@ BrokenOffError         7     the operator: shall the standby take over?
 TryAgainError          75    nobody: the condition passes by itself
 LinkLostError          75    nobody: the other end may come back
 SilentPeerError        75    nobody: the other end may answer later
+RefusedError           8     the operator: what the refusals name as remedies
+UndecidedError         9     a human, or ``xsave resolve``
 CancelledError         130   nobody: it was asked to stop
 =====================  ====  ==============================================
 
@@ -22,9 +24,12 @@ was left out. The codes are documented in docs/exit-codes.md.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from attrs import define
+
+if TYPE_CHECKING:
+    from .negotiation import Refusal
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -34,6 +39,8 @@ EXIT_NOT_AUTHENTIC = 4
 EXIT_PLUGIN = 5
 EXIT_PARTIAL = 6
 EXIT_BROKEN_OFF = 7
+EXIT_REFUSED = 8
+EXIT_UNDECIDED = 9
 EXIT_TRY_AGAIN = 75
 EXIT_CANCELLED = 130
 
@@ -88,6 +95,64 @@ class CancelledError(XsaveError):
     """The caller asked to stop; nothing half-written is left."""
 
     exit_code = EXIT_CANCELLED
+
+
+class JournalError(XsaveError):
+    """The journal of migrations cannot be read: what it says is not known."""
+
+
+@define(kw_only=True)
+class RefusedError(XsaveError):
+    """The destination cannot take the guest, which was not touched.
+
+    :ivar refusals: each with ``name``, ``reason`` and ``remedy``.
+    """
+
+    where: str
+    refusals: Sequence[Refusal]
+
+    exit_code = EXIT_REFUSED
+
+    def __str__(self) -> str:
+        told = "; ".join(str(refusal) for refusal in self.refusals)
+        return f"{self.where} cannot take the guest, which was not touched: {told}"
+
+
+@define(kw_only=True)
+class UndecidedError(XsaveError):
+    """A guest was given away, and whether it runs there is not known. It stays paused here.
+
+    :ivar migration: its id.
+    """
+
+    migration: str
+    reason: str
+
+    exit_code = EXIT_UNDECIDED
+
+    def __str__(self) -> str:
+        return (
+            f"{self.reason}; it is not known whether the guest runs there, so it stays paused "
+            f"here: run xsave resolve {self.migration} when the other end can be reached"
+        )
+
+
+@define(kw_only=True)
+class OtherEndError(XsaveError):
+    """The other end failed, and said why.
+
+    :ivar code: the exit code, as of the same failure here.
+    """
+
+    where: str
+    reason: str
+    code: int = EXIT_FAILED
+
+    def __attrs_post_init__(self) -> None:
+        self.exit_code = self.code  # type: ignore[misc]  # of this one only
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.reason}"
 
 
 class TryAgainError(XsaveError):
