@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parent / "man"
 # names, not the whole sentence: the errors' own page is docs/exit-codes.md
 ENVIRONMENT = {
     "XSAVE_PLUGINS": "Names with commas between them: what --plugins is where it is not given.",
+    "XSAVE_STATE": "Where the journal of migrations is kept.",
     "XSAVE_DEBUG": "If 1, an error that is a bug shows where it happened.",
     "NO_COLOR": "If set, nothing is coloured.",
     "SOURCE_DATE_EPOCH": "Seconds since 1970: the time that images say they were written at.",

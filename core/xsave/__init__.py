@@ -21,16 +21,16 @@ _HOMES = {
     "checkpoint": ("Checkpoints",),
     "codec": ("Codec", "CodecChoice", "parse_codec"),
     "domain": (
-        "Backend", "DeviceModelFacet", "Domain", "DomainInfo", "HvmFacet", "PvFacet", "X86Facet",
-        "XlFacet",
+        "Backend", "DeviceModelFacet", "Domain", "DomainInfo", "Host", "HvmFacet", "PvFacet",
+        "X86Facet", "X86Host", "XlFacet",
     ),
     "errors": (
         "AuthenticityError", "BrokenOffError", "CancelledError", "DamageError",
-        "DuplicateNameError", "FieldError", "FormatError", "IdentityError", "LinkClosedError",
-        "LinkError", "LinkLostError", "LossError", "MissingPluginError", "OutputError",
-        "PeerError", "PluginError", "RecordError", "SilentPeerError", "SourceError",
-        "StreamError", "TruncatedError", "TryAgainError", "UnknownNameError",
-        "UnrecognisedError", "UsageError", "XsaveError",
+        "DuplicateNameError", "FieldError", "FormatError", "IdentityError", "JournalError",
+        "LinkClosedError", "LinkError", "LinkLostError", "LossError", "MissingPluginError",
+        "OtherEndError", "OutputError", "PeerError", "PluginError", "RecordError", "RefusedError",
+        "SilentPeerError", "SourceError", "StreamError", "TruncatedError", "TryAgainError",
+        "UndecidedError", "UnknownNameError", "UnrecognisedError", "UsageError", "XsaveError",
     ),
     "figure": ("Figure",),
     "format": (
@@ -53,6 +53,9 @@ _HOMES = {
         "u64",
     ),
     "manager": ("HandlerTable", "PluginManager", "PluginStatus", "build_manager"),
+    "negotiation": (
+        "GuestOffer", "HostDescription", "Notice", "Refusal", "Refuse", "Stay",
+    ),
     "pages": (
         "HAS_PAGE", "IS_RESERVED", "PFN_MASK", "TYPE_SHIFT", "Entries", "Pages", "carries_page",
         "count_pages", "expand_runs", "runs", "zero_rows",
@@ -61,6 +64,8 @@ _HOMES = {
     "pipeline.identify": ("Identification", "identify"),
     "pipeline.inspect": ("Inspection", "inspect", "read_pfns", "read_record"),
     "pipeline.redact": ("RedactReport", "redact"),
+    "pipeline.migrate": ("migrate",),
+    "pipeline.preflight": ("preflight",),
     "pipeline.run": ("run",),
     "pipeline.salvage": ("SalvageReport", "salvage"),
     "pipeline.survey": ("Survey", "survey"),
@@ -68,7 +73,7 @@ _HOMES = {
     "plugin_option": ("PluginOption",),
     "policy": ("Decision", "Iteration", "PrecopyPolicy", "PrecopyStats", "Ruling"),
     "present": ("to_json",),
-    "progress": ("Progress", "RecordCount", "RunReport"),
+    "progress": ("MigrationReport", "Progress", "RecordCount", "RunReport"),
     "record": (
         "Buffer", "Closes", "GuestType", "ImageInfo", "Owner", "Phase", "Record", "RecordType",
     ),
@@ -128,16 +133,20 @@ __all__ = [
     "FindPages",
     "Format",
     "FormatError",
+    "GuestOffer",
     "GuestType",
     "Handler",
     "HandlerTable",
     "Highlight",
+    "Host",
+    "HostDescription",
     "HvmFacet",
     "Identification",
     "IdentityError",
     "ImageInfo",
     "Inspection",
     "Iteration",
+    "JournalError",
     "Layout",
     "LayoutHandler",
     "LinkClosedError",
@@ -147,7 +156,10 @@ __all__ = [
     "Loss",
     "LossError",
     "MemoryHandler",
+    "MigrationReport",
     "MissingPluginError",
+    "Notice",
+    "OtherEndError",
     "OutputError",
     "Owner",
     "PageBatch",
@@ -176,6 +188,9 @@ __all__ = [
     "RecordType",
     "RedactReport",
     "Redaction",
+    "Refusal",
+    "Refuse",
+    "RefusedError",
     "Remark",
     "Ruling",
     "RunReport",
@@ -185,12 +200,14 @@ __all__ = [
     "SilentPeerError",
     "SourceError",
     "StateStream",
+    "Stay",
     "StreamCheck",
     "StreamError",
     "Survey",
     "Transport",
     "TruncatedError",
     "TryAgainError",
+    "UndecidedError",
     "UnknownNameError",
     "UnrecognisedError",
     "UsageError",
@@ -199,6 +216,7 @@ __all__ = [
     "WriteOptions",
     "Writer",
     "X86Facet",
+    "X86Host",
     "XlFacet",
     "XsaveError",
     "build_manager",
@@ -214,8 +232,10 @@ __all__ = [
     "identify",
     "inspect",
     "layout",
+    "migrate",
     "nested",
     "parse_codec",
+    "preflight",
     "raw",
     "read_pfns",
     "read_record",
@@ -276,9 +296,11 @@ if TYPE_CHECKING:
         DeviceModelFacet,
         Domain,
         DomainInfo,
+        Host,
         HvmFacet,
         PvFacet,
         X86Facet,
+        X86Host,
         XlFacet,
     )
     from .errors import (
@@ -290,20 +312,24 @@ if TYPE_CHECKING:
         FieldError,
         FormatError,
         IdentityError,
+        JournalError,
         LinkClosedError,
         LinkError,
         LinkLostError,
         LossError,
         MissingPluginError,
+        OtherEndError,
         OutputError,
         PeerError,
         PluginError,
         RecordError,
+        RefusedError,
         SilentPeerError,
         SourceError,
         StreamError,
         TruncatedError,
         TryAgainError,
+        UndecidedError,
         UnknownNameError,
         UnrecognisedError,
         UsageError,
@@ -341,6 +367,7 @@ if TYPE_CHECKING:
     )
     from .hookspecs import CONTRACT_VERSION, PluginInfo, hookimpl
     from .manager import HandlerTable, PluginManager, PluginStatus, build_manager
+    from .negotiation import GuestOffer, HostDescription, Notice, Refusal, Refuse, Stay
     from .pages import (
         HAS_PAGE,
         IS_RESERVED,
@@ -357,6 +384,8 @@ if TYPE_CHECKING:
     from .pipeline.diff import DiffReport, diff
     from .pipeline.identify import Identification, identify
     from .pipeline.inspect import Inspection, inspect, read_pfns, read_record
+    from .pipeline.migrate import migrate
+    from .pipeline.preflight import preflight
     from .pipeline.redact import RedactReport, redact
     from .pipeline.run import run
     from .pipeline.salvage import SalvageReport, salvage
@@ -365,7 +394,7 @@ if TYPE_CHECKING:
     from .plugin_option import PluginOption
     from .policy import Decision, Iteration, PrecopyPolicy, PrecopyStats, Ruling
     from .present import to_json
-    from .progress import Progress, RecordCount, RunReport
+    from .progress import MigrationReport, Progress, RecordCount, RunReport
     from .record import Buffer, Closes, GuestType, ImageInfo, Owner, Phase, Record, RecordType
     from .sent_once import SentOnce
     from .transport import Channel, Listener, Transport

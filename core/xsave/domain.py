@@ -298,6 +298,38 @@ class XlFacet(Protocol):
         """The guest's configuration as JSON, as libxl has it; b"" where nobody keeps it."""
 
 
+class Host(Protocol):
+    """Where guests can be made: what is known of it without making one."""
+
+    @property
+    def name(self) -> str:
+        """Of the host, for people."""
+
+    @property
+    def guest_types(self) -> frozenset[GuestType]:
+        """That it can run."""
+
+    def memory_free_bytes(self) -> int | None:
+        """For guests; None where nobody can say."""
+
+    def has_guest(self, name: str) -> bool:
+        """Whether a guest of that name is in the way of a new one."""
+
+    def facet(self, name: str) -> Any:
+        """What it has for guests with that facet, or None: :class:`X86Host` for ``x86``; what
+        a plugin and its backend agree upon for others."""
+
+
+class X86Host(Protocol):
+    """``x86`` of a host: the most that it can offer a guest."""
+
+    def cpuid_policy(self, guest_type: GuestType) -> bytes:
+        """Leaves of 24 bytes, as in X86_CPUID_POLICY; b"" where nobody can say."""
+
+    def msr_policy(self, guest_type: GuestType) -> bytes:
+        """Entries of 16 bytes, as in X86_MSR_POLICY; b"" where nobody can say."""
+
+
 class Backend(abc.ABC):
     """:cvar name: the scheme of its addresses: ``xen`` in ``xen:guest7``."""
 
@@ -334,6 +366,14 @@ class Backend(abc.ABC):
         :raises UsageError: that is no locator of this backend.
         """
         raise UsageError(f"{self.name}: guests here cannot be found again: {locator!r}")
+
+    def host_of(self, address: str) -> Host | None:
+        """Optional: the host on which :meth:`create` would make a guest for that address;
+        None where it cannot be asked. Makes nothing.
+
+        :raises UsageError: the address makes no sense to this backend.
+        """
+        return None
 
     def demo_addresses(self) -> Sequence[tuple[str, str]]:
         """Optional: guests of which ``xsave run`` without endpoints makes one after another,

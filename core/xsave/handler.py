@@ -52,6 +52,8 @@ class Handler(abc.ABC):
     :cvar phase: where in the stream; ``before`` and ``after`` order within the phase.
         Names that no plugin offers are ignored there.
     :cvar guest_types: guests that can have it.
+    :cvar facet: the part of a domain without which it has no such record; "" for a record
+        that does not depend on one. So it is known before anything is sent what will come.
     """
 
     name: ClassVar[str]
@@ -62,6 +64,7 @@ class Handler(abc.ABC):
     before: ClassVar[frozenset[str]] = frozenset()
     after: ClassVar[frozenset[str]] = frozenset()
     guest_types: ClassVar[frozenset[GuestType]] = ALL_GUESTS
+    facet: ClassVar[str] = ""
 
     def configure(self, options: Mapping[str, str]) -> Handler:
         """A handler for one run. Asked only where the plugin declares options.

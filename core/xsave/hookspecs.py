@@ -1,4 +1,4 @@
-"""The plugin contract: eight hooks. The whole of it, together with what they register.
+"""The plugin contract: ten hooks. The whole of it, together with what they register.
 
 Contract version: :data:`CONTRACT_VERSION`. It grows by one when a hook or a contract
 class changes so that a plugin could notice; each plugin declares the range it was made
@@ -11,8 +11,8 @@ twice, with :class:`DuplicateNameError` naming both plugins.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 from attrs import field, frozen
@@ -22,9 +22,10 @@ from .plugin_option import PluginOption
 if TYPE_CHECKING:
     from .check import StreamCheck
     from .codec import Codec
-    from .domain import Backend
+    from .domain import Backend, Host
     from .format import Format
     from .handler import Handler
+    from .negotiation import GuestOffer, HostDescription, Refuse, Stay
     from .policy import PrecopyPolicy
     from .record import ImageInfo
     from .transport import Transport
@@ -129,4 +130,31 @@ def xsave_doctor(report: Callable[[str, bool, str], None]) -> None:
 
     :param report: takes what was looked at, whether it is fine, and a remark: what was
         found, or how to mend it. There is no conflict: all remarks are printed.
+    """
+
+
+@hookspec
+def xsave_describe_host(host: Host, tell: Callable[[Mapping[str, Any]], None]) -> None:
+    """Say what this host can do for guests that have state of this plugin. Called once for
+    each description of a host: when a source asks for one, and by ``xsave describe-host``.
+
+    :param host: of the backend into which guests would be restored.
+    :param tell: takes facts by name: text, numbers, truths, lists and maps of them. They
+        travel, and may be kept in a file. There is no conflict: each plugin's facts are its
+        own.
+    """
+
+
+@hookspec
+def xsave_examine(guest: GuestOffer, host: HostDescription, refuse: Refuse, stay: Stay) -> None:
+    """Find out whether a guest can go to a host with its state of this plugin. Called at both
+    ends before the guest is touched, and by ``xsave preflight``; only for plugins in use
+    (``--plugins``). Looks at what it is given and at nothing else.
+
+    :param guest: with the records that stand before its first page, decoded.
+    :param host: with what this plugin said there; nothing if it is not there.
+    :param refuse: takes name, reason and remedy: the guest cannot go. There is no conflict:
+        all refusals are told.
+    :param stay: takes a name, what will be otherwise there, and the records that stay
+        behind for that: pairs of name and :meth:`Handler.key`, or None for all of a name.
     """

@@ -22,7 +22,7 @@ from attrs import define, field
 from . import hookspecs
 from .check import StreamCheck
 from .codec import Codec, CodecChoice, parse_codec
-from .domain import Backend
+from .domain import Backend, Host
 from .errors import (
     DuplicateNameError,
     PluginError,
@@ -33,6 +33,7 @@ from .errors import (
 from .format import Format
 from .handler import Handler, order_handlers
 from .hookspecs import CONTRACT_VERSION, ENTRY_POINT_GROUP, PluginInfo
+from .negotiation import GuestOffer, HostDescription, Notice, Refusal, check_plain
 from .plugin_option import PluginOption, split_option
 from .policy import PrecopyPolicy
 from .record import ImageInfo, Owner, RecordType
@@ -299,6 +300,55 @@ class PluginManager:
         ]
         caller = self._pluggy.subset_hook_caller("xsave_make_check", unused)
         return [check for check in caller(info=info) if check is not None]
+
+    def describe_host(self, host: Host) -> dict[str, dict[str, Any]]:
+        """What each plugin says of a host, by plugin; one that fails says how."""
+        facts: dict[str, dict[str, Any]] = {}
+        for status in self.plugins:
+            if status.error or "xsave_describe_host" not in status.hooks:
+                continue
+            said: dict[str, Any] = {}
+            try:
+                self._caller("xsave_describe_host", status)(host=host, tell=said.update)
+                check_plain(said, status.name)
+            except Exception as error:
+                said = {"error": f"{type(error).__name__}: {error}"}
+            facts[status.name] = said
+        return facts
+
+    def examine(
+        self, guest: GuestOffer, host: HostDescription, plugins: frozenset[str]
+    ) -> tuple[list[Refusal], list[Notice]]:
+        """What the plugins in use say to a guest that is to go to a host. One that fails
+        refuses: nobody knows what it would have said."""
+        refusals: list[Refusal] = []
+        notices: list[Notice] = []
+        for status in self.plugins:
+            if status.name not in plugins or "xsave_examine" not in status.hooks:
+                continue
+
+            def refuse(name: str, reason: str, remedy: str) -> None:
+                refusals.append(Refusal(name, reason, remedy))
+
+            def stay(name: str, text: str, without: Sequence[tuple[str, Any]] = ()) -> None:
+                notices.append(Notice(name, text, tuple(without)))
+
+            try:
+                self._caller("xsave_examine", status)(
+                    guest=guest, host=host, refuse=refuse, stay=stay
+                )
+            except Exception as error:
+                refuse(
+                    "plugin-failed", f"plugin {status.name}: {type(error).__name__}: {error}",
+                    f"mend plugin {status.name}, or leave it out with --plugins",
+                )  # fmt: skip
+        return refusals, notices
+
+    def _caller(self, hook: str, status: PluginStatus) -> Any:
+        """That hook of that plugin only."""
+        module = self._pluggy.get_plugin(status.name)
+        others = [plugin for plugin in self._pluggy.get_plugins() if plugin is not module]
+        return self._pluggy.subset_hook_caller(hook, others)
 
     def doctor(self) -> list[tuple[str, str, bool, str]]:
         """(plugin, what was looked at, whether it is fine, remark), from every plugin."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import define, field, frozen
@@ -14,6 +14,8 @@ from .record import GuestType, ImageInfo
 
 if TYPE_CHECKING:
     from .format import Remark
+    from .link.link import LinkCounters
+    from .negotiation import HostDescription, Notice
 
 
 @frozen
@@ -79,12 +81,13 @@ class DowntimeReport:
     finish_s: float = 0.0  # until the destination had everything, and the guest ran on
     proof_s: float = 0.0  # while somebody looked at both ends: see ``run(at_rest=...)``
     beside_s: float = 0.0  # what was left of state that goes out beside memory; before state_s
+    commit_s: float = 0.0  # of a migration: from "complete" to "runs", both journals in it
 
     @property
     def total_s(self) -> float:
         return (
             self.pause_s + self.memory_s + self.beside_s + self.state_s + self.finish_s
-            + self.proof_s
+            + self.proof_s + self.commit_s
         )  # fmt: skip
 
 
@@ -96,6 +99,17 @@ DOWNTIME_PARTS = {
     "state_s": "its state",
     "finish_s": "until it ran on",
     "proof_s": "comparing both ends",
+    "commit_s": "handing it over",
+}
+
+
+# Parts of handing a guest over, and of taking it; some are in the one part of the downtime.
+HANDING_OVER = {
+    "journal_s": "journal",
+    "there_journal_s": "journal there",
+    "there_start_s": "start there",
+    "start_s": "start",
+    "apply_s": "applying what came last",
 }
 
 
@@ -337,3 +351,30 @@ class MainJobReport:
     @property
     def ok(self) -> bool:
         return all(guest.equal for guest in self.guests if not guest.left_out)
+
+
+@define
+class MigrationReport:
+    """What one end of a migration did.
+
+    :ivar id: 32 hexadecimal digits, the same at both ends.
+    :ivar role: ``source`` or ``destination``.
+    :ivar guest: its name; :ivar peer: the other end.
+    :ivar outcome: value of the state in which this end stopped, see docs/migration.md.
+    :ivar host: the destination, as it described itself.
+    :ivar notices: what is otherwise there, and what stayed behind.
+    :ivar run: what went through the stream, as this end saw it.
+    :ivar times: parts of the handing over, in seconds, by name.
+    :ivar link: of the link that had the stream.
+    """
+
+    id: str
+    role: str
+    guest: str
+    peer: str = ""
+    outcome: str = ""
+    host: HostDescription | None = None
+    notices: Sequence[Notice] = ()
+    run: RunReport | None = None
+    times: dict[str, float] = field(factory=dict)
+    link: LinkCounters | None = None

@@ -17,10 +17,12 @@ from .figure import BYTES, Figure
 from .policy import Iteration
 from .progress import (
     DOWNTIME_PARTS,
+    HANDING_OVER,
     ROUNDS_KEPT,
     DowntimeReport,
     GuestReport,
     MainJobReport,
+    MigrationReport,
     PluginFigures,
     RoundsReport,
     RunReport,
@@ -34,11 +36,12 @@ _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --dim: #5b6675; --paper: #ffffff;
   --card: #f5f7fa; --line: #d5dbe3; --one: #2563eb; --two: #d97706; --bad: #b91c1c;
   --good: #15803d; --p0: #64748b; --p1: #2563eb; --p2: #be185d; --p3: #0d9488; --p4: #d97706;
-  --p5: #c4b5fd; }
+  --p5: #c4b5fd; --p6: #16a34a; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e4e9f0; --dim: #98a4b3; --paper: #12161c; --card: #1b212a; --line: #36404d;
     --one: #6ea8fe; --two: #f5b454; --bad: #f87171; --good: #4ade80; --p0: #94a3b8;
-    --p1: #6ea8fe; --p2: #f472b6; --p3: #2dd4bf; --p4: #f5b454; --p5: #7c6fb0; } }
+    --p1: #6ea8fe; --p2: #f472b6; --p3: #2dd4bf; --p4: #f5b454; --p5: #7c6fb0;
+    --p6: #4ade80; } }
 body { margin: 2rem auto; max-width: 60rem; padding: 0 1rem; color: var(--ink);
   background: var(--paper); font: 15px/1.5 system-ui, sans-serif; }
 h1 { font-size: 1.5rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .5rem; }
@@ -63,6 +66,7 @@ svg .axis { fill: var(--dim); } svg .grid { stroke: var(--line); stroke-width: 1
 .line2 { fill: none; stroke: var(--two); stroke-width: 2; }
 .p0 { fill: var(--p0); } .p1 { fill: var(--p1); } .p2 { fill: var(--p2); }
 .p3 { fill: var(--p3); } .p4 { fill: var(--p4); } .p5 { fill: var(--p5); }
+.p6 { fill: var(--p6); }
 """.strip()
 
 T = TypeVar("T")
@@ -91,6 +95,38 @@ def run_page(report: RunReport) -> str:
     lines += _arrived(report.arrived)
     lines += ["<h2>Records</h2>", *_records(report)]
     return page(f"xsave: {what} → {report.dest_format}", lines)
+
+
+def migration_page(report: MigrationReport) -> str:
+    """Of one migration, at either end."""
+    way = "to" if report.role == "source" else "from"
+    what = f"{report.guest}, {way} {report.peer}"
+    lines = [
+        f"<h1>{escape(what)}</h1>",
+        f'<p class="dim">migration {escape(report.id)}, seen at the {escape(report.role)}: '
+        f"{escape(report.outcome)}</p>",
+    ]
+    link = report.link
+    rows = [(HANDING_OVER.get(name, name), ms(seconds)) for name, seconds in report.times.items()]
+    if link is not None:
+        rows += [
+            ("channels", str(link.nr_channels)),
+            ("link broke and came back", f"{link.nr_reconnections} times"),
+            ("sent again for that", size(link.resent_bytes)),
+        ]
+    if report.run is not None:
+        lines += _facts(report.run)
+    lines.append(table((), rows, text=(1,)))
+    if report.notices:
+        lines += ["<h2>What is otherwise there</h2>", table(
+            ("what", "why"), [(notice.name, notice.text) for notice in report.notices], words=(1,)
+        )]  # fmt: skip
+    if report.run is not None:
+        if report.run.save is not None:
+            lines += ["<h2>How its memory went out</h2>",
+                      *_save(report.run.save, report.run.source.page_size)]  # fmt: skip
+        lines += ["<h2>Records</h2>", *_records(report.run)]
+    return page(f"xsave: {what}", lines)
 
 
 def main_job_page(report: MainJobReport) -> str:

@@ -82,7 +82,11 @@ def test_the_console_script_is_this_program(run_xsave: Run) -> None:
 def test_help_lists_every_command_and_every_exit_code(capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     text = capfd.readouterr().out
-    files = {path.stem for path in CLI.glob("*.py") if "@click.command(" in path.read_text()}
+    files = {
+        path.stem.replace("_", "-")
+        for path in CLI.glob("*.py")
+        if "@click.command(" in path.read_text()
+    }
     assert files == set(COMMANDS)
     for name, about in COMMANDS.items():
         assert f"  {name} " in text

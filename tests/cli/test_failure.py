@@ -14,6 +14,7 @@ import xxhash
 import xsave
 from xsave.cli import main
 from xsave.cli.group import EXIT_CODES
+from xsave.io.journal import Entry, Journal
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 Valid = Callable[[bytes | str], dict[str, Any]]
@@ -30,6 +31,13 @@ def forge(image: bytes) -> bytes:
     prefix = image[end : end + 24]
     total = struct.pack("<Q", xxhash.xxh3_64_intdigest(prefix + head))
     return image[:end] + prefix + total + head + image[end + 32 + head_size :]
+
+
+def left_open(folder: Path) -> Path:
+    """A journal in which a guest was given away, and nobody answers."""
+    with Journal(folder).hold("5" * 32, "source") as held:
+        held.write(Entry(id="5" * 32, role="source", state="given", address="unix:/nothing"))
+    return folder
 
 
 def test_each_exit_code_is_produced(
@@ -49,6 +57,8 @@ def test_each_exit_code_is_produced(
         5: run_xsave("run", small_image, dest, "--plugins", "pv"),
         6: run_xsave("run", noted, dest, "--to", "xl", env=acme),
         7: run_xsave("run", cut_between_checkpoints(tmp_path), "sim:?host=b"),
+        8: run_xsave("preflight", "sim:pv?memory=64M", "sim:?host=small&host_memory=4M"),
+        9: run_xsave("resolve", "--state", left_open(tmp_path / "journal")),
         75: run_xsave("verify", "-", input=b"Lacme", env=acme),
     }
     assert {code: process.returncode for code, process in done.items()} == {c: c for c in done}
@@ -127,12 +137,18 @@ ERRORS = [
     xsave.UnknownNameError(kind="codec", name="a", known=["b"]),
     xsave.LossError(losses={"a.b": 2}),
     xsave.BrokenOffError(name="a", nr_checkpoints=1, reason="b"),
+    xsave.PeerError(peer="tls:b", what="message", expected="a", got="b"),
+    xsave.RefusedError(where="b", refusals=[xsave.Refusal("memory", "too little", "add some")]),
+    xsave.UndecidedError(migration="5" * 32, reason="the link broke"),
+    xsave.OtherEndError(where="tls:b", reason="it has no room"),
     *(
         kind("it says\nso")
         for kind in (
             xsave.XsaveError, xsave.UsageError, xsave.OutputError, xsave.SourceError,
             xsave.CancelledError, xsave.TryAgainError, xsave.StreamError,
             xsave.UnrecognisedError, xsave.AuthenticityError, xsave.PluginError,
+            xsave.IdentityError, xsave.JournalError, xsave.LinkError, xsave.LinkLostError,
+            xsave.LinkClosedError, xsave.SilentPeerError,
         )
     ),
 ]  # fmt: skip

@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
 from xsave.cli.group import COMMANDS, EXIT_CODES
 from xsave.cli.group import xsave as group
+from xsave.io.journal import Entry, Journal
 
 DOCS = Path(__file__).parents[2] / "docs"
 _BLOCK = re.compile(r"^```console\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -59,6 +61,11 @@ def folder(tmp_path: Path, small_image: Path) -> Path:
         tool = tools / name
         tool.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {arguments} "$@"\n')
         tool.chmod(0o755)
+    with patch("xsave.io.journal.time.time", return_value=1767225600.0):
+        identity = "00112233445566778899aabbccddeeff"
+        with Journal(tmp_path / "journal").hold(identity, "source") as held:
+            held.write(Entry(id=identity, role="source", state="given", guest="web",
+                             backend="sim", address="unix:gone.sock"))  # fmt: skip
     return tmp_path
 
 

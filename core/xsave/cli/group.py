@@ -9,6 +9,11 @@ import click
 # With the line that ``xsave --help`` shows, so that help imports none of them.
 COMMANDS = {
     "run": "Take every record from a source to a destination.",
+    "migrate": "Move a guest to another process, or machine.",
+    "receive": "Take guests that come from other processes.",
+    "resolve": "Find out what became of migrations that were cut short.",
+    "preflight": "Say whether a guest could go to a destination.",
+    "describe-host": "Describe what a host can take, for 'preflight'.",
     "plan": "Estimate how a live migration would go.",
     "convert": "Write an image in another format, or with another codec.",
     "identify": "Name the format of a file, and say how it is recognised.",
@@ -24,7 +29,8 @@ COMMANDS = {
     "completion": "Print the completion script of a shell.",
 }
 
-_HOMES = {"report": "image_report"}  # where the file has another name: report.py is run's
+# Where the file has another name: report.py is run's.
+_HOMES = {"report": "image_report", "describe-host": "describe_host"}
 
 EXIT_CODES = {
     0: "all went well",
@@ -35,6 +41,8 @@ EXIT_CODES = {
     5: "a plugin is missing or broken",
     6: "done, but something was left out",
     7: "a stream broke off; the guest is there as of its last checkpoint",
+    8: "the destination cannot take the guest, which was not touched",
+    9: "it is not known where the guest runs: xsave resolve",
     75: "try again later",
     130: "interrupted; nothing half-written is left",
 }

@@ -185,7 +185,8 @@ def _downtime_lines(downtime: DowntimeReport, what: str) -> list[str]:
     rows = [
         (ms(getattr(downtime, name)), about)
         for name, about in DOWNTIME_PARTS.items()
-        if getattr(downtime, name) or name not in ("beside_s", "proof_s")  # where there are any
+        if getattr(downtime, name)
+        or name not in ("beside_s", "proof_s", "commit_s")  # where there are any
     ]
     which = f"{what} {ms(downtime.total_s)}"
     return [f"  {which}, of which", *columns(rows, "    ")]

@@ -74,7 +74,7 @@ def run_as_text(report: RunReport, added: list[str]) -> list[str]:
     )
     rate = f", {size(report.source_bytes / report.elapsed_s)}/s" if report.elapsed_s else ""
     rows = [
-        *_stream_rows(report),
+        *stream_rows(report),
         ("size", f"{size(report.source_bytes)} -> {size(report.dest_bytes)}{ratio}"),
         ("time", f"{report.elapsed_s:.2f} s{rate}"),
     ]
@@ -135,7 +135,7 @@ def verify_as_text(report: VerifyReport, *, with_base: bool = False) -> list[str
         if report.is_source_partial
         else "whole and right"
     )
-    rows = [*_stream_rows(report), ("size", size(report.source_bytes))]
+    rows = [*stream_rows(report), ("size", size(report.source_bytes))]
     if report.fast:
         looked_at += ", as far as --fast looks: page contents were passed over"
     else:
@@ -158,7 +158,7 @@ def describe(info: ImageInfo) -> str:
     return f"{info.format} image of {guest}{xen}"
 
 
-def _stream_rows(report: RunReport) -> list[tuple[str, str]]:
+def stream_rows(report: RunReport) -> list[tuple[str, str]]:
     """Records by plugin, and pages."""
     by_plugin: dict[str, list[str]] = {}
     for count in report.records.values():

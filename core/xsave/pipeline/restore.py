@@ -67,6 +67,21 @@ class SeenPages:
             types | self._MENTIONED | before | np.where(populated, self._POPULATED, 0)
         ).astype(np.uint8)
 
+    @property
+    def p2m_size(self) -> int:
+        """Highest pfn that was mentioned, plus one."""
+        import numpy as np
+
+        if self._marks is None:
+            return 0
+        mentioned = np.flatnonzero(self._marks)
+        return int(mentioned[-1]) + 1 if len(mentioned) else 0
+
+    @property
+    def nr_populated(self) -> int:
+        """pfns that have memory at last."""
+        return len(self._where(lambda marks: (marks >= self._POPULATED) & (marks & 0xF != XTAB)))
+
     def given_up(self) -> NDArray[np.uint64]:
         """pfns that have memory, and whose latest type says that there is none."""
         return self._where(lambda marks: (marks >= self._POPULATED) & (marks & 0xF == XTAB))

@@ -64,6 +64,7 @@ class DomainReader:
         self.domain = domain
         self._collector = Collector(domain, manager, handlers)
         self.info = self._collector.info()
+        self.pause_guest: Callable[[], None] = domain.pause  # may be set before iterating
         self.report = SaveReport(policy is not None, policy.name if policy is not None else "")
         self._policy = policy
         self._sent_bytes = sent_bytes
@@ -130,6 +131,15 @@ class DomainReader:
         """What was done since the last lap belongs to the end of the downtime."""
         if self._paused:
             self.report.downtime.finish_s += self._lap()
+
+    def lap_commit(self) -> float:
+        """As :meth:`lap_finish`, for handing the guest over to another process.
+
+        :returns: seconds since the lap before.
+        """
+        lap = self._lap()
+        self.report.downtime.commit_s += lap
+        return lap
 
     def lap_proof(self) -> None:
         """As :meth:`lap_finish`, for looking at the guest while it stands still."""
@@ -333,7 +343,7 @@ class DomainReader:
     def _pause(self) -> None:
         self._phase_began = self._clock()
         self._paused = True  # resuming a guest that did not stop is harmless
-        self.domain.pause()
+        self.pause_guest()
         self.report.downtime.pause_s = self._lap()
 
     def _lap(self) -> float:

@@ -44,6 +44,7 @@ class HvmContextHandler(RecordHandler[HvmContext]):
     summary = "vcpus and devices that Xen emulates, for HVM and PVH guests"
     redaction = Redaction.CLEANED
     phase = Phase.END_OF_CHECKPOINT
+    facet = "hvm"
     guest_types = frozenset({GuestType.X86_HVM})
 
     def decode(self, body: memoryview) -> HvmContext:

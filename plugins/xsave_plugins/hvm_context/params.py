@@ -135,6 +135,7 @@ class HvmParamsHandler(RecordHandler[HvmParams]):
     summary = "numbered parameters of HVM and PVH guests"
     redaction = Redaction.KEPT
     phase = Phase.END_OF_CHECKPOINT
+    facet = "hvm"
     before = frozenset({"xen.hvm.context"})
     guest_types = frozenset({GuestType.X86_HVM})
 

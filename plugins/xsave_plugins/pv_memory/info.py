@@ -55,6 +55,7 @@ class PvInfoHandler(RecordHandler[PvInfo]):
     summary = "guest width and page-table levels"
     redaction = Redaction.KEPT
     phase = Phase.STATIC_DATA
+    facet = "pv"
     before = frozenset({"xen.x86.cpuid_policy", "xen.x86.msr_policy", "xen.libxc.static_data_end"})
     guest_types = frozenset({GuestType.X86_PV})
 

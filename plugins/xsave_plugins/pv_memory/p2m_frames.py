@@ -71,6 +71,7 @@ class P2mFramesHandler(RecordHandler[P2mFrames]):
     summary = "pages that hold the guest's pfn to mfn map"
     redaction = Redaction.KEPT
     phase = Phase.START_OF_STREAM
+    facet = "pv"
     guest_types = frozenset({GuestType.X86_PV})
 
     def decode(self, body: memoryview) -> P2mFrames:

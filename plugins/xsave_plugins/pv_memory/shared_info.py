@@ -138,6 +138,7 @@ class SharedInfoHandler(RecordHandler[SharedInfo]):
     summary = "page that Xen and the guest share: events, time, p2m"
     redaction = Redaction.CLEANED
     phase = Phase.END_OF_CHECKPOINT
+    facet = "pv"
     after = frozenset({"xen.x86.tsc_info"})
     guest_types = frozenset({GuestType.X86_PV})
 

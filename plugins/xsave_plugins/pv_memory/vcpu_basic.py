@@ -285,6 +285,7 @@ class VcpuBasicHandler(RecordHandler[VcpuBasic]):
     summary = "registers, traps, descriptor tables and control registers of a vcpu"
     redaction = Redaction.CLEANED
     phase = Phase.END_OF_CHECKPOINT
+    facet = "pv"
     after = frozenset({"xen.pv.shared_info"})
     guest_types = frozenset({GuestType.X86_PV})
 

@@ -88,6 +88,7 @@ class VcpuExtendedHandler(RecordHandler[VcpuExtended]):
     summary = "system-call entry points and machine-check state of a vcpu"
     redaction = Redaction.KEPT
     phase = Phase.END_OF_CHECKPOINT
+    facet = "pv"
     after = frozenset({"xen.pv.vcpu_basic"})
     guest_types = frozenset({GuestType.X86_PV})
 

@@ -63,6 +63,7 @@ class VcpuMsrsHandler(RecordHandler[VcpuMsrs]):
     summary = "model-specific registers of a vcpu"
     redaction = Redaction.KEPT
     phase = Phase.END_OF_CHECKPOINT
+    facet = "pv"
     after = frozenset({"xen.pv.vcpu_xsave"})
     guest_types = frozenset({GuestType.X86_PV})
 

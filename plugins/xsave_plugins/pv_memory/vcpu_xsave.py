@@ -84,6 +84,7 @@ class VcpuXsaveHandler(RecordHandler[VcpuXsave]):
     summary = "extended processor state (XSAVE) of a vcpu"
     redaction = Redaction.CLEANED
     phase = Phase.END_OF_CHECKPOINT
+    facet = "pv"
     after = frozenset({"xen.pv.vcpu_extended"})
     guest_types = frozenset({GuestType.X86_PV})
 

@@ -45,6 +45,7 @@ class QemuContextHandler(RecordHandler[QemuContext]):
     name = "xen.qemu.context"
     summary = "the device model's saved devices"
     phase = Phase.DEVICE_MODEL
+    facet = "device_model"
     after = frozenset({"xen.qemu.xenstore_data"})
     guest_types = frozenset({GuestType.X86_HVM})
 

@@ -52,6 +52,7 @@ class XenstoreDataHandler(RecordHandler[XenstoreData]):
     name = "xen.qemu.xenstore_data"
     summary = "what the device model keeps in xenstore"
     phase = Phase.DEVICE_MODEL
+    facet = "device_model"
     before = frozenset({"xen.qemu.context"})
     guest_types = frozenset({GuestType.X86_HVM})
 

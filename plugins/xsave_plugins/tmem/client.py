@@ -52,6 +52,7 @@ class TmemClientHandler(LayoutHandler):
     summary = "a guest as a client of tmem"
     redaction = Redaction.KEPT
     phase = Phase.START_OF_STREAM
+    facet = "tmem"
     before = frozenset({"xen.tmem.pool"})
     layout = TmemClient
 

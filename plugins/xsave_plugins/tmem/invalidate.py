@@ -52,6 +52,7 @@ class TmemInvalidateHandler(RecordHandler[TmemInvalidate]):
     summary = "pages in tmem that became void during the save"
     redaction = Redaction.KEPT
     phase = Phase.MEMORY
+    facet = "tmem"
     after = frozenset({"xen.tmem.pages"})
 
     def __init__(self) -> None:

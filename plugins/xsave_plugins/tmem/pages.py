@@ -110,6 +110,7 @@ class TmemPagesHandler(RecordHandler[TmemPages]):
     redaction = Redaction.CLEANED
     version = 2  # 1 has no encoding but PLAIN; its bodies are the same
     phase = Phase.MEMORY
+    facet = "tmem"
     before = frozenset({"xen.tmem.invalidate"})
 
     def __init__(self, options: TmemOptions = DEFAULTS) -> None:

@@ -71,6 +71,7 @@ class TmemPoolHandler(LayoutHandler):
     version = 2  # 1 has no pages of ephemeral pools; its bodies are the same
     redaction = Redaction.KEPT
     phase = Phase.START_OF_STREAM
+    facet = "tmem"
     after = frozenset({"xen.tmem.client"})
     layout = TmemPool
 

@@ -55,6 +55,7 @@ class CpuidPolicyHandler(RecordHandler[CpuidPolicy]):
     summary = "CPUID leaves the guest may see"
     redaction = Redaction.KEPT
     phase = Phase.STATIC_DATA
+    facet = "x86"
     before = frozenset({"xen.x86.msr_policy", "xen.libxc.static_data_end"})
 
     def decode(self, body: memoryview) -> CpuidPolicy:

@@ -38,6 +38,7 @@ class MsrPolicyHandler(RecordHandler[MsrPolicy]):
     summary = "model-specific registers the guest may see"
     redaction = Redaction.KEPT
     phase = Phase.STATIC_DATA
+    facet = "x86"
     before = frozenset({"xen.libxc.static_data_end"})
 
     def decode(self, body: memoryview) -> MsrPolicy:

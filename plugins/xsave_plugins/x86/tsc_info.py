@@ -35,6 +35,7 @@ class TscInfoHandler(LayoutHandler):
     summary = "time-stamp counter: mode, frequency, elapsed time"
     redaction = Redaction.KEPT
     phase = Phase.END_OF_CHECKPOINT
+    facet = "x86"
     layout = TscInfo
 
     def highlights(self, state: Layout, seen: Mapping[str, Any]) -> Iterator[Highlight]:

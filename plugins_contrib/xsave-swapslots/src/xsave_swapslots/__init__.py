@@ -66,6 +66,7 @@ class Slots:
 class SlotsHandler(RecordHandler[Slots]):
     mandatory = False  # without its copy a slot is read from the guest's own disk
     phase = Phase.MEMORY
+    facet = "swapslots"
     bytes_a_slot: ClassVar[int]
     fewest: ClassVar[int]
 
