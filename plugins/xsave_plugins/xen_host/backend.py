@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from .connection import Connection
 
+_LOCATOR = re.compile(r"(\d{1,5})/([0-9a-f-]{36})")
 _NAME = re.compile(r"[A-Za-z0-9_.:+-]{1,128}")
 
 
@@ -35,6 +36,23 @@ class XenBackend(Backend):
             raise
         return SavedDomain(connection, domid)
 
+    def find(self, locator: str) -> Domain | None:
+        if not (found := _LOCATOR.fullmatch(locator)):
+            raise UsageError(f"xen: expected DOMID/UUID, got {locator!r}")
+        from .connection import Connection
+        from .domain import SavedDomain
+
+        connection = Connection()
+        try:
+            is_there = _is(connection, int(found[1]), found[2])
+        except BaseException:
+            connection.close()
+            raise
+        if not is_there:
+            connection.close()
+            return None
+        return SavedDomain(connection, int(found[1]))
+
     def create(self, address: str, info: DomainInfo) -> Domain:
         """A domain needs more than its records: disks, networks, a device model, all of which
         the toolstack makes after its configuration."""
@@ -51,3 +69,13 @@ def _find(connection: Connection, name: str) -> int:
     if domid == 0:
         raise UsageError("xen: domain 0 is the host itself, and stays here")
     return domid
+
+
+def _is(connection: Connection, domid: int, uuid: str) -> bool:
+    from .control import Control, NoDomainError
+
+    try:
+        state = Control(connection.hypercalls, domid).state()
+    except NoDomainError:
+        return False
+    return str(state.uuid) == uuid and not state.dying

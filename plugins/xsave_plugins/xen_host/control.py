@@ -26,6 +26,13 @@ _PFN_BITS = np.uint64((1 << 52) - 1)
 _TYPE_BITS = np.uint64(abi.TYPE_SHIFT_32)
 
 
+class NoDomainError(XsaveError):
+    """There is none of that number."""
+
+    def __init__(self, domid: int) -> None:
+        super().__init__(f"there is no domain {domid}")
+
+
 @frozen
 class DomainState:
     """What Xen says of a domain.
@@ -57,18 +64,18 @@ class Control:
         self.domid = domid
 
     def state(self) -> DomainState:
-        """:raises XsaveError: there is no such domain."""
+        """:raises NoDomainError: as it says."""
         try:
             body = self._calls.domctl("looking", abi.GET_DOMAIN_INFO, self.domid)
         except HypercallError as error:
             if error.errno == errno.ESRCH:
-                raise XsaveError(f"there is no domain {self.domid}") from None
+                raise NoDomainError(self.domid) from None
             raise
         (found, flags, nr_pages, _, _, _, _, shared, _, _, max_vcpu, _, handle) = (
             abi.DOMAIN_INFO.unpack_from(body)
         )
         if found != self.domid:  # Xen answers with the next one there is
-            raise XsaveError(f"there is no domain {self.domid}")
+            raise NoDomainError(self.domid)
         reason = flags >> abi.SHUTDOWN_REASON_SHIFT & 0xFF
         return DomainState(
             is_hvm=bool(flags & abi.HVM_GUEST),

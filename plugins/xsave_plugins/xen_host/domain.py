@@ -162,6 +162,11 @@ class SavedDomain(_XenDomain):
         # pfns without memory when they were asked for; see read_dirty_log
         self._absent = np.zeros(p2m_size, np.bool_)
 
+    @property
+    def locator(self) -> str:
+        """Number and uuid: numbers of domains that have ended are given out again."""
+        return f"{self.domid}/{self.info.details['uuid']}"
+
     def pause(self) -> None:
         if self._toolstack is not None:
             self._toolstack.suspend()

@@ -123,12 +123,13 @@ def serve(request: Request, link: LibxlLink) -> int:
     except LibxlGoneError:
         raise
     except _StoppedError as error:
-        _fail(link, str(error), errno.EINTR)
+        _fail(request, link, str(error), errno.EINTR)
     except XsaveError as error:
-        _fail(link, str(error), errno.EIO)
+        _fail(request, link, str(error), errno.EIO)
     except Exception as error:
         traceback.print_exc()
-        _fail(link, f"this is a bug in xsave or in a plugin: {error!r}", errno.EINVAL)
+        text = f"this is a bug in xsave or in a plugin: {error!r}"
+        _fail(request, link, text, errno.EINVAL)
     else:
         link.complete(0, 0)
     finally:
@@ -136,8 +137,10 @@ def serve(request: Request, link: LibxlLink) -> int:
     return 0
 
 
-def _fail(link: LibxlLink, text: str, number: int) -> None:
+def _fail(request: Request, link: LibxlLink, text: str, number: int) -> None:
     link.log(ERROR, text)
+    if isinstance(request, RestoreRequest):
+        link.restore_results(0, 0)  # libxl wants them in any case
     link.complete(-1, number)
 
 

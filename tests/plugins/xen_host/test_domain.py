@@ -245,3 +245,26 @@ def test_domains_are_found_by_name_and_number() -> None:
     store.values["local/domain/8/name"] = "web"
     with pytest.raises(UsageError, match="2 domains are named 'web'"):
         find(store, "web")
+
+
+def test_a_guest_is_found_again_and_never_another_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    xen = FakeXen(hvm_guest())
+    monkeypatch.setattr("xsave_plugins.xen_host.connection.Connection", lambda: connection(xen))
+    locator = XenBackend().open("web").locator
+    assert locator == "7/00010203-0405-0607-0809-0a0b0c0d0e0f"
+    again = XenBackend().find(locator)
+    assert again is not None
+    assert again.info.name == "web"
+    assert XenBackend().find(locator.replace("7/00", "7/ff")) is None
+    assert XenBackend().find(locator.replace("7/", "8/")) is None
+    xen.guests[7].flags = 1  # being destroyed
+    assert XenBackend().find(locator) is None
+    with pytest.raises(UsageError, match="expected DOMID/UUID, got 'web'"):
+        XenBackend().find("web")
+
+
+def test_domain_0_is_no_guest(monkeypatch: pytest.MonkeyPatch) -> None:
+    xen = FakeXen(hvm_guest())
+    monkeypatch.setattr("xsave_plugins.xen_host.connection.Connection", lambda: connection(xen))
+    with pytest.raises(UsageError, match="domain 0 is the host itself"):
+        XenBackend().open("0")

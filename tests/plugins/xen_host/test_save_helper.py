@@ -140,6 +140,7 @@ def test_a_damaged_stream_is_told_with_its_place(xen: FakeXen, tmp_path: Path) -
         serve(RestoreRequest(fd, -1, 8, 3, 0, 4, 0, 768, 0), libxl.link(768))
     finally:
         os.close(fd)
+    assert libxl.asked() == [9, 10]
     assert libxl.heard[-1] == (10, struct.pack("=ii", -1, 5))
     assert "at offset 0x28" in libxl.logged()
 
