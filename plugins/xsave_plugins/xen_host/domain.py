@@ -12,7 +12,7 @@ from xsave import TYPE_SHIFT, XTAB, Domain, DomainInfo, GuestType, UsageError, X
 
 from . import abi, toolstack
 from .connection import Connection
-from .control import NO_FRAME, Control
+from .control import NO_FRAME, Control, NoDomainError
 from .device_model import DeviceModel
 from .hvm_state import HvmState
 from .pv_state import PvState
@@ -190,8 +190,16 @@ class SavedDomain(_XenDomain):
         self._suspended_here = False
 
     def destroy(self) -> None:
-        if self._toolstack is None:
+        if self._toolstack is None and self._is_still_there():
             toolstack.destroy(self.domid)
+
+    def _is_still_there(self) -> bool:
+        """This very guest: its number may be another one's by now."""
+        try:
+            state = self.control.state()
+        except NoDomainError:
+            return False
+        return str(state.uuid) == self.info.details["uuid"] and not state.dying
 
     def page_types(self, pfns: Entries) -> Entries:
         found = super().page_types(pfns)

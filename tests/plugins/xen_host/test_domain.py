@@ -150,7 +150,12 @@ def test_a_guest_found_suspended_is_left_so() -> None:
 def test_a_guest_is_destroyed_by_its_toolstack(monkeypatch: pytest.MonkeyPatch) -> None:
     destroyed: list[int] = []
     monkeypatch.setattr(domain_module.toolstack, "destroy", destroyed.append)
-    SavedDomain(connection(FakeXen(hvm_guest())), 7).destroy()
+    xen = FakeXen(hvm_guest())
+    one = SavedDomain(connection(xen), 7)
+    one.destroy()
+    assert destroyed == [7]
+    del xen.guests[7]
+    one.destroy()  # it has ended already
     assert destroyed == [7]
 
 
