@@ -265,6 +265,24 @@ class Guest:
         self._nr_distinct += count
 
 
+# The same guest later: of its pages that are not zero.
+EDITED = 0.25  # so many have some words changed
+EDITED_WORDS = 16  # as many as the workloads of simulated guests change
+REPLACED = 0.01  # and so many are others altogether
+
+
+def edit(pages: Bytes2D, draws: Draws) -> None:
+    """Make them, in place, what they are some time later."""
+    filled = np.flatnonzero(np.bitwise_or.reduce(pages.view(np.uint64), axis=1))
+    words = pages.view(np.uint64)
+    rows = filled[draws.chance(len(filled), EDITED)]
+    first = draws.below(len(rows), 512 - EDITED_WORDS)
+    columns = first[:, None] + np.arange(EDITED_WORDS)
+    words[rows[:, None], columns] = draws.raw(columns.size).reshape(columns.shape)
+    rows = filled[draws.chance(len(filled), REPLACED)]
+    words[rows] = draws.raw(512 * len(rows)).reshape(-1, 512)
+
+
 # What was made ---------------------------------------------------------------------------
 
 
@@ -433,13 +451,15 @@ def golden(records: Path, name: str) -> bytes:
 
 
 def image_parts(
-    size_bytes: int, content: Content, seed: int, records: Path, mix: Mix | None, *, xl: bool
-) -> Iterable[bytes | memoryview]:
+    size_bytes: int, content: Content, seed: int, records: Path, mix: Mix | None, *, xl: bool,
+    later: bool = False,
+) -> Iterable[bytes | memoryview]:  # fmt: skip
     """All bytes of the image, in pieces.
 
     :param size_bytes: of the guest's RAM, a multiple of the page size; the image is
         larger by the entries and the headers.
     :param xl: with the header of an xl file, else from the libxl header on.
+    :param later: of the same guest some time later: see :func:`edit`.
     """
     context, params = golden(records, "xen.hvm.context.pvh"), golden(records, "xen.hvm.params.pvh")
     if xl:
@@ -452,9 +472,12 @@ def image_parts(
     yield record(MSR_POLICY, msr_policy())
     yield record(STATIC_DATA_END)
     guest = Guest(content, seed)
+    edits = Draws(~seed & 0xFFFF_FFFF) if later else None
     for entries in entries_of(size_bytes // PAGE_SIZE):
         nr_present = int(np.count_nonzero(entries < XTAB))
         pages = guest.take(nr_present)
+        if edits is not None:
+            edit(pages, edits)
         if mix is not None:
             mix.add(pages, len(entries) - nr_present)
         body_length = 8 + entries.nbytes + pages.nbytes
@@ -481,10 +504,10 @@ def parse_size(text: str) -> int:
 
 def write_image(
     out: BinaryIO, size_bytes: int, content: Content, seed: int, records: Path, *, xl: bool,
-    measure: bool = True,
+    measure: bool = True, later: bool = False,
 ) -> Mix | None:  # fmt: skip
     mix = Mix() if measure else None
-    for part in image_parts(size_bytes, content, seed, records, mix, xl=xl):
+    for part in image_parts(size_bytes, content, seed, records, mix, xl=xl, later=later):
         out.write(part)
     return mix
 
@@ -496,6 +519,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--content", choices=sorted(CONTENTS), default="mixed")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--format", choices=("xl", "libxl"), default="xl")
+    parser.add_argument(
+        "--later", action="store_true",
+        help="the guest of the same seed some time later: a quarter of its pages changed a little",
+    )  # fmt: skip
     parser.add_argument(
         "--records", type=Path, default=GOLDEN_RECORDS,
         help="folder with xen.hvm.context.pvh.bin and xen.hvm.params.pvh.bin",
@@ -514,7 +541,7 @@ def main() -> None:
     with sys.stdout.buffer if arguments.out == "-" else Path(arguments.out).open("wb") as out:
         mix = write_image(
             out, arguments.size, CONTENTS[arguments.content], arguments.seed, arguments.records,
-            xl=arguments.format == "xl", measure=not arguments.no_measure,
+            xl=arguments.format == "xl", measure=not arguments.no_measure, later=arguments.later,
         )  # fmt: skip
     if mix is None:
         return

@@ -218,15 +218,18 @@ class FileImage:
                 expected=f"{size_bytes} bytes",
                 got=f"{max(self.size_bytes - offset, 0)}",
             )
-        data = bytearray()
-        while len(data) < size_bytes:
-            piece = os.pread(self._fd, size_bytes - len(data), offset + len(data))
-            if not piece:
+        # bounded by the file's size, which is there: no length in it can ask for more
+        room = _allocate(size_bytes) if size_bytes > BUFFER_BYTES else bytearray(size_bytes)
+        data = memoryview(room)
+        done = 0
+        while done < size_bytes:
+            nbytes = os.preadv(self._fd, [data[done:]], offset + done)
+            if not nbytes:
                 raise TruncatedError(
-                    what=what, offset=offset, expected=f"{size_bytes} bytes", got=f"{len(data)}"
+                    what=what, offset=offset, expected=f"{size_bytes} bytes", got=f"{done}"
                 )
-            data += piece
-        return memoryview(data)
+            done += nbytes
+        return data
 
     def close(self) -> None:
         os.close(self._fd)

@@ -99,7 +99,7 @@ class Base:
             # pfns come in order, and so do the batches that have them
             if stop > start and (row := int(rows[start])) >= 0:
                 _, at = self._finder.mentions(row, pfns[start:stop])
-                out[start:stop] = self._finder.pages_at(row, at)
+                self._finder.fill(row, at, out[start:stop])
             start = stop
         return rows >= 0
 

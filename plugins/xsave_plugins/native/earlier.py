@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from xsave import Entries, Pages
 
 from .delta_table import Bits
-from .shelf import difference
+from .shelf import count_set, worth_storing
 
 if TYPE_CHECKING:
     from .base import Base
@@ -25,7 +25,8 @@ class Earlier:
     def __init__(self, base: Base, pfns: Entries, pages: Pages) -> None:
         self._before = np.empty_like(pages)
         self._found = base.read(pfns, self._before)
-        self.same = self._found & _equal(pages, self._before)
+        self._nr_changed = _count_changed(pages, self._before)
+        self.same = self._found & (self._nr_changed == 0)
 
     def differences(self, rows: NDArray[np.intp], stored: Pages) -> tuple[Bits, Pages]:
         """:param rows: (s,) of the batch that are ``stored``, (s, 4096) u8.
@@ -34,25 +35,26 @@ class Earlier:
         """
         based = np.zeros(len(rows), np.bool_)
         likely = np.flatnonzero(self._found[rows])
-        if not len(likely):
-            return based, stored
-        changed, small = difference(stored[likely], self._before[rows[likely]])
+        words = stored.view(np.uint64)[likely]
+        small = likely[worth_storing(self._nr_changed[rows[likely]], words)]
         if not len(small):
             return based, stored
-        based[likely[small]] = True
+        based[small] = True
         body = stored.copy()
-        body[likely[small]] = changed
+        body[small] ^= self._before[rows[small]]
         return based, body
 
 
 _ROWS = 64  # at a time, so that what is compared stays in the processor's cache
 
 
-def _equal(pages: Pages, before: Pages) -> Bits:
-    """(m,) bool. Rows of ``before`` that were not filled may give either."""
+def _count_changed(pages: Pages, before: Pages) -> NDArray[np.int64]:
+    """(m,) i64: words that differ. Rows of ``before`` that were not filled give anything."""
     words, old = pages.view(np.uint64), before.view(np.uint64)
-    same = np.empty(len(words), np.bool_)
+    counts = np.empty(len(words), np.int64)
+    flags = np.empty((_ROWS, words.shape[1]), np.bool_)
     for row in range(0, len(words), _ROWS):
         part = slice(row, row + _ROWS)
-        np.equal(words[part], old[part]).all(axis=1, out=same[part])
-    return same
+        differ = np.not_equal(words[part], old[part], out=flags[: len(words[part])])
+        counts[part] = count_set(differ)
+    return counts

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from .base import Base
 
 HEADS_KEPT_BYTES = 16 << 20  # of tables; those of a usual batch have some KiB
-BODIES_KEPT_BYTES = 64 << 20  # unpacked
+BODIES_KEPT_BYTES = 24 << 20  # unpacked; of a usual window of 16 MiB, and the batch itself
 
 T = TypeVar("T")
 
@@ -227,28 +227,54 @@ class NativeFinder:
 
     def pages_at(self, row: int, at: NDArray[np.intp]) -> Pages:
         """(k, 4096) u8: of these entries of a batch, which all have a page."""
-        out = np.zeros((len(at), PAGE_SIZE), np.uint8)
+        out = np.empty((len(at), PAGE_SIZE), np.uint8)
+        self.fill(row, at, out)
+        return out
+
+    def fill(self, row: int, at: NDArray[np.intp], out: Pages) -> None:
+        """As :meth:`pages_at`, into memory that is there."""
         if not len(at):
-            return out
+            return
         _, head = self.batch(row)
         entries = head.table.entries.array()
         which = (np.cumsum(carries_page(entries)) - 1)[at]
         elsewhere = head.table.zero
         if head.deltas is not None:
             elsewhere = elsewhere | head.deltas.same
-            if (same := np.flatnonzero(head.deltas.same[which])).size:
-                out[same] = self._of_base(row, entries[at[same]] & PFN_MASK)
-        slotted = np.flatnonzero(~elsewhere[which])
-        slots = head.table.slots[(np.cumsum(~elsewhere) - 1)[which[slotted]]]
+        is_slotted = ~elsewhere[which]
+        slotted = np.flatnonzero(is_slotted)
         if len(slotted):
-            out[slotted] = self._numbered(head.base + slots - self._window)
-        return out
+            slots = head.table.slots[(np.cumsum(~elsewhere) - 1)[which[slotted]]] - self._window
+            self._fill_slots(row, head, slotted, slots, out)
+        out[~is_slotted] = 0
+        if head.deltas is not None and len(same := np.flatnonzero(head.deltas.same[which])):
+            out[same] = self._of_base(row, entries[at[same]] & PFN_MASK)
+
+    def _fill_slots(
+        self, row: int, head: BatchHead, rows: NDArray[np.intp], slots: NDArray[np.int64],
+        out: Pages,
+    ) -> None:  # fmt: skip
+        """Fill these rows; leaves anything in the others."""
+        is_plain = head.deltas is None or head.deltas.is_plain
+        own = slots >= 0
+        if is_plain and head.stored and own.any():
+            # One gather for all rows, with any page where none belongs, is a copy less than
+            # to gather the right ones and put them in their places.
+            here = np.zeros(len(out), np.int64)
+            here[rows[own]] = slots[own]
+            np.take(self._body_pages(row), here, axis=0, out=out, mode="clip")
+            rows, slots = rows[~own], slots[~own]
+        if len(rows):
+            out[rows] = self._numbered(head.base + slots)
 
     def _numbered(self, numbers: NDArray[np.int64]) -> Pages:
         """(k, 4096) u8: the pages stored under these numbers."""
-        out = np.empty((len(numbers), PAGE_SIZE), np.uint8)
         rows = np.searchsorted(self.rows["base"], numbers.astype(np.uint64), side="right") - 1
-        for row in _distinct(rows):
+        distinct = _distinct(rows)
+        if len(distinct) == 1:
+            return self._stored(distinct[0], numbers - int(self.rows["base"][distinct[0]]))
+        out = np.empty((len(numbers), PAGE_SIZE), np.uint8)
+        for row in distinct:
             here = np.flatnonzero(rows == row)
             out[here] = self._stored(row, numbers[here] - int(self.rows["base"][row]))
         return out

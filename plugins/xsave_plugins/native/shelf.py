@@ -138,10 +138,27 @@ def difference(pages: Pages, before: Pages) -> tuple[Pages, NDArray[np.intp]]:
     nothing more is read.
     """
     words, old = pages.view(np.uint64), before.view(np.uint64)
-    sampled = np.count_nonzero(words[:, ::SAMPLE_STEP] != old[:, ::SAMPLE_STEP], axis=1)
+    sampled = count_set(words[:, ::SAMPLE_STEP] != old[:, ::SAMPLE_STEP])
     likely = np.flatnonzero(sampled <= PAGE_WORDS // SAMPLE_STEP // 2)
     changed = words[likely] ^ old[likely]
-    nr_changed = np.count_nonzero(changed, axis=1)
-    nr_words = np.count_nonzero(words[likely], axis=1)
-    small = np.flatnonzero(SHRINKS * nr_changed <= nr_words)
+    small = worth_storing(count_set(changed != 0), words[likely])
     return changed[small].view(np.uint8), likely[small]
+
+
+def worth_storing(
+    nr_changed: NDArray[np.int64], words: NDArray[np.uint64]
+) -> NDArray[np.intp]:  # fmt: skip
+    """Which of these (n, 512) pages, of whose words so many changed, are better stored as
+    differences."""
+    return np.flatnonzero(nr_changed * SHRINKS <= count_set(words != 0))
+
+
+def count_set(flags: Bits) -> NDArray[np.int64]:
+    """(n,) i64: how many of each row are set, for rows of up to 2040, a multiple of 8.
+
+    Eight flags are added at once as the bytes of a word, in which no byte overflows: three times
+    as fast as counting them.
+    """
+    sums: NDArray[np.uint64] = np.add.reduce(flags.view(np.uint64), axis=1)
+    counts: NDArray[np.int64] = sums.view(np.uint8).reshape(-1, 8).sum(axis=1, dtype=np.int64)
+    return counts

@@ -323,41 +323,50 @@ class NativeWriter:
             nothing = np.zeros(0, np.int64)
             return spec.BatchTable(batch.entries, nothing.astype(np.bool_), nothing), pages, base
         earlier = None if self._base is None else Earlier(self._base, page_pfns(batch), pages)
-        zero, prints = survey(pages)
-        rows = np.flatnonzero(~zero if earlier is None else ~(zero | earlier.same))
+        same, left = np.zeros(len(pages), np.bool_), pages  # what is not as in the base
+        if earlier is not None:
+            same = earlier.same
+            left = pages[~same]
+        zero_left, prints = survey(left)
+        rows = np.flatnonzero(~zero_left)
         prints = prints[rows]
         slots = np.full(len(rows), -1, np.int64)  # number of an equal page, once known
-        leaders = self._find_stored(pages, rows, prints, slots)
+        leaders = self._find_stored(left, rows, prints, slots)
         fresh = np.flatnonzero(slots < 0)
         fresh = fresh[leaders[fresh] == fresh]
-        stored = pages if len(fresh) == len(pages) else pages[rows[fresh]]
+        stored = left if len(fresh) == len(left) else left[rows[fresh]]
         slots[fresh] = base + np.arange(len(fresh))
         followers = np.flatnonzero(slots < 0)
         slots[followers] = slots[leaders[followers]]
         self._prints.add(prints[fresh], base)
         self._window.add(base, stored)
-        deltas, body = self._differ(batch, zero, earlier, rows[fresh], stored)
+        zero, of_batch = zero_left, rows
+        if earlier is not None:
+            zero = np.zeros(len(pages), np.bool_)
+            of_batch = np.flatnonzero(~same)
+            zero[of_batch] = zero_left
+            of_batch = of_batch[rows]
+        deltas, body = self._differ(batch, same, earlier, of_batch[fresh], stored)
         table = spec.BatchTable(batch.entries, zero, slots - base + self._window_size, deltas)
         return table, body, base
 
     def _differ(
-        self, batch: PageBatch, zero: NDArray[np.bool_], earlier: Earlier | None,
+        self, batch: PageBatch, same: NDArray[np.bool_], earlier: Earlier | None,
         rows: NDArray[np.intp], stored: Pages,
     ) -> tuple[Deltas | None, Pages]:  # fmt: skip
         """Store differences where that is smaller.
 
+        :param same: (m,) bool; which pages are those of the base.
         :param rows: (s,) of the batch's pages that are ``stored``.
         :returns: what the table says of it; (s, 4096) u8, the body.
         """
         if self._keeper is None and earlier is None:
             return None, stored
         body = stored
-        same, based = np.zeros(len(zero), np.bool_), np.zeros(len(rows), np.bool_)
+        based = np.zeros(len(rows), np.bool_)
         kept, places, changed = based, np.zeros(0, np.int64), np.zeros(0, np.bool_)
-        if earlier is not None:
-            same = earlier.same & ~zero
-            if self._compresses:
-                based, body = earlier.differences(rows, stored)
+        if earlier is not None and self._compresses:
+            based, body = earlier.differences(rows, stored)
         if self._keeper is not None:
             self._keeper.follow(*(batch.entry_list.pfn_range() or (0, 0)))
             shelved = self._keeper.shelve(page_pfns(batch)[rows], stored, body, based)
