@@ -35,8 +35,10 @@ class MachineMemory:
 
     def __init__(self, nr_frames: int) -> None:
         flags = mmap.MAP_SHARED | mmap.MAP_ANONYMOUS | MAP_NORESERVE
-        self._mapping = mmap.mmap(-1, nr_frames * FRAME_BYTES, flags=flags)
-        self.bytes: Pages = np.frombuffer(self._mapping, np.uint8).reshape(-1, FRAME_BYTES)
+        # and one frame more, which nobody has and stays zero: it stands in for holes
+        self._mapping = mmap.mmap(-1, (nr_frames + 1) * FRAME_BYTES, flags=flags)
+        self._with_zero: Pages = np.frombuffer(self._mapping, np.uint8).reshape(-1, FRAME_BYTES)
+        self.bytes: Pages = self._with_zero[:-1]
         self.words = self.bytes.view(np.uint64)
         self.touched = np.zeros(nr_frames, np.bool_)
 
@@ -45,13 +47,9 @@ class MachineMemory:
 
     def read(self, frames: Frames, out: Pages) -> None:
         """:param out: (n, 4096) u8."""
-        touched = self.touched[frames]
-        if touched.all():
-            # without a mode, take() goes through a buffer of its own
-            np.take(self.bytes, frames, axis=0, out=out, mode="clip")
-            return
-        out[~touched] = 0
-        out[touched] = self.bytes[frames[touched]]
+        frames = np.where(self.touched[frames], frames, len(self.bytes))
+        # without a mode, take() goes through a buffer of its own
+        np.take(self._with_zero, frames, axis=0, out=out, mode="clip")
 
     def write(self, frames: Frames, pages: Pages) -> None:
         """The last one wins where a frame is given twice."""
