@@ -99,7 +99,9 @@ def through_socket(arguments: argparse.Namespace) -> dict[str, Any]:
 
     keep_freed_memory()
     manager = xsave.build_manager()
-    address = f"sim:hvm?memory={arguments.memory}&workload=random&dirty=40M/s&clock=reads&name=bench"
+    address = (
+        f"sim:hvm?memory={arguments.memory}&workload=random&dirty=40M/s&clock=reads&name=bench"
+    )
     options: dict[str, Any] = {"to": arguments.to, "codec": arguments.codec or None}
     with tempfile.TemporaryDirectory(dir=arguments.dir) as folder:
         stream = Path(folder) / "stream"
@@ -194,20 +196,22 @@ def _move(arguments: argparse.Namespace, kind: str) -> dict[str, float]:
     manager = xsave.build_manager()
     tmem = f"&tmem={arguments.tmem}" if kind == "tmem" else ""
     report = xsave.run(
-        f"sim:pv?memory={arguments.memory}&dirty=10M/s&workload=random{tmem}",
+        f"sim:hvm?memory={arguments.memory}&dirty=60M/s&workload=random{tmem}",
         "sim:?host=b", manager=manager, policy=f"downtime:target={arguments.target}ms",
         then="destroy",
     )  # fmt: skip
     assert report.save is not None
     downtime = report.save.downtime
-    counts = {name: count.count for name, count in report.records.items() if "tmem" in name}
+    paused = [one for state in report.save.beside for one in state.passes if one.name == "paused"]
+    figures = {name: count for one in paused for name, count in one.figures.items()}
     return {
         "total_ms": 1e3 * downtime.total_s,
         "memory_ms": 1e3 * downtime.memory_s,
-        "state_ms": 1e3 * downtime.state_s,
-        "iterations": len(report.save.iterations),
-        "converged": float(report.save.rulings[-1].decision is xsave.Decision.STOP_AND_COPY),
-        **counts,
+        "beside_ms": 1e3 * downtime.beside_s,
+        "nr_iterations": len(report.save.iterations),
+        "converged": " is within the target of " in report.save.rulings[-1].reason,
+        "paused_records": sum(one.nr_records for one in paused),
+        **figures,
     }
 
 
@@ -230,8 +234,8 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     two.add_argument("--iterations", type=int, default=7)
     two.set_defaults(measure=iterations)
     three = commands.add_parser("downtime", help="with hot pages, without tmem and with it")
-    three.add_argument("--memory", default="128M")
-    three.add_argument("--target", type=int, default=300, help="of the policy, milliseconds")
+    three.add_argument("--memory", default="256M")
+    three.add_argument("--target", type=int, default=200, help="of the policy, milliseconds")
     three.add_argument("--tmem", type=int, default=4000, help="pages")
     three.add_argument("--pairs", type=int, default=5)
     three.set_defaults(measure=downtimes)

@@ -32,6 +32,7 @@ from attrs import asdict, define, field, frozen
 HERE = Path(__file__).resolve().parent
 MAKE_IMAGE = HERE / "make_image.py"
 RECORD_HEAD = HERE / "record_head.py"
+LIVE = HERE / "live.py"
 BIG_BYTES = 4 << 30  # what the targets speak of
 MIN_PAIRS = 5
 QUICK_FACTOR = 3  # commands of a fraction of a second run so many times more pairs
@@ -190,17 +191,23 @@ class Bench:
     records: Path | None = None
     say: Callable[[str], None] = lambda _text: None
     _measured: dict[str, Measured | str] = field(factory=dict)
+    _live: dict[tuple[str, ...], Any] = field(factory=dict)
     _made: dict[Path, str] = field(factory=dict)  # file to the reason it is missing, or ""
 
     # Inputs
 
-    def image(self, content: str) -> Path:
-        """BIG, or its like with other pages."""
-        path = self.folder / f"{content}-{self.size_bytes >> 10}K.save"
+    def image(self, content: str, *, later: bool = False) -> Path:
+        """BIG, or its like with other pages.
+
+        :param later: the same guest some time later.
+        """
+        kind = f"{content}-later" if later else content
+        path = self.folder / f"{kind}-{self.size_bytes >> 10}K.save"
+        options = ("--later",) if later else ()
         records = ("--records", str(self.records)) if self.records else ()
         argv = (
             sys.executable, str(MAKE_IMAGE), "--no-measure", "--content", content,
-            "--size", str(self.size_bytes), *records, str(path),
+            "--size", str(self.size_bytes), *options, *records, str(path),
         )  # fmt: skip
         return self._make(path, Command(argv))
 
@@ -212,13 +219,13 @@ class Bench:
         path = self.folder / self.hvm.stem
         return self._make(path, Command((tool("zstd"), "-dqf", str(self.hvm), "-o", str(path))))
 
-    def native(self) -> Path:
-        """BIG as a native image with zstd 1, made by the xsave that is measured."""
-        big = self.image("mixed")
-        path = big.with_suffix(".xsv")
+    def native(self, content: str = "mixed", codec: str = "zstd:1") -> Path:
+        """BIG as a native image, made by the xsave that is measured."""
+        big = self.image(content)
+        path = big.with_suffix(".xsv" if codec == "zstd:1" else f".{codec}.xsv")
         if path not in self._made:
             path.unlink(missing_ok=True)
-        return self._make(path, self.ours("run", big, path, "--codec", "zstd:1"))
+        return self._make(path, self.ours("run", big, path, "--codec", codec))
 
     def zstd_file(self) -> Path:
         big = self.image("mixed")
@@ -266,6 +273,27 @@ class Bench:
         modules = self.verify_stream.parent.parent / "lib" / "python"
         argv = (str(self.verify_stream), "-f", "xl", "-i", str(image))
         return Command(argv, env=(("PYTHONPATH", str(modules)),))
+
+    # Guests that run
+
+    @property
+    def is_full(self) -> bool:
+        return self.size_bytes >= BIG_BYTES
+
+    def live(self, *arguments: str) -> Any:
+        """What ``live.py`` says, run once, with the interpreter that runs xsave."""
+        if arguments not in self._live:
+            self.say(f"live: {' '.join(arguments)}")
+            argv = (sys.executable, str(LIVE), *arguments)
+            done = subprocess.run(argv, capture_output=True, text=True, check=False)
+            lines = done.stderr.strip().splitlines() or ["no message"]
+            self._live[arguments] = (
+                f"{LIVE.name}: {lines[-1][:200]}" if done.returncode else json.loads(done.stdout)
+            )
+        found = self._live[arguments]
+        if isinstance(found, str):
+            raise NotMeasuredError(found)
+        return found
 
     # Pairs by name
 
@@ -358,6 +386,14 @@ def _carried(bench: Bench) -> Pair:
     return Pair(bench.run(native, ".xsv"), bench.theirs("cat", native), (native,))
 
 
+def _successor(bench: Bench, content: str, codec: str) -> Pair:
+    """What changed since the base, against everything."""
+    base, later = bench.native(content, codec), bench.image(content, later=True)
+    ours = bench.run(later, ".xsv", "--base", str(base), "--codec", "zstd:1")
+    theirs = bench.theirs("zstd", "-q1", "-T2", "-c", later)
+    return Pair(ours, theirs, (base, later))
+
+
 def _start(bench: Bench) -> Pair:
     bare = Command((sys.executable, "-c", "pass"))
     return Pair(bench.ours("--version"), bare, quick=True)
@@ -376,8 +412,10 @@ PAIRS: dict[str, Callable[[Bench], Pair]] = {
     "to-xl": _back_to_xl,
     "carry": _carried,
     "start": _start,
+    "since": lambda bench: _successor(bench, "mixed", "zstd:1"),
+    "since-distinct": lambda bench: _successor(bench, "distinct", "none"),
 }
-ON_BIG = {"verify-fast", "verify", "zstd", "zstd-long", "none", "to-xl", "carry"}
+ON_BIG = {"verify-fast", "verify", "zstd", "zstd-long", "none", "to-xl", "carry", "since"}
 
 
 # The targets -----------------------------------------------------------------------------
@@ -420,6 +458,66 @@ def _record_head(bench: Bench) -> Figure:
     )
 
 
+def _live_transfer(bench: Bench, *options: str) -> Figure:
+    """A guest that runs into a socket, against a command; processor time of both ends."""
+    memory = "2G" if bench.is_full else "16M"
+    found = bench.live(
+        "socket", "--memory", memory, "--pairs", str(bench.nr_pairs), "--dir", str(bench.folder),
+        *options,
+    )  # fmt: skip
+    if "--codec" in options:
+        return _figure_of(found, lambda run: run["sender_s"])
+    # by byte: what a guest writes meanwhile goes out again
+    return _figure_of(found, lambda run: run["cpu_s"] / run["bytes"] * found["theirs"][0]["bytes"])
+
+
+def _figure_of(found: Any, value: Callable[[dict[str, float]], float]) -> Figure:
+    ours, theirs = ([value(run) for run in found[side]] for side in ("ours", "theirs"))
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    walls = {side: statistics.median(run["wall_s"] for run in found[side]) for side in found}
+    return Figure(
+        unit="s", ours=statistics.median(ours), theirs=statistics.median(theirs),
+        value=statistics.median(ratios), spread=(min(ratios), max(ratios)), nr_pairs=len(ratios),
+        wall_ours_s=walls["ours"], wall_theirs_s=walls["theirs"],
+    )  # fmt: skip
+
+
+def _iteration_cost(bench: Bench) -> Figure:
+    """Of a guest of 16 GiB against one of 1 GiB, with the same pages dirty."""
+    small, large = ("1G", "16G") if bench.is_full else ("128M", "256M")
+    dirty = "16384" if bench.is_full else "1024"
+    found = bench.live("iterations", "--sizes", f"{small},{large}", "--dirty", dirty)
+    ours, theirs = found[large]["cpu_s"], found[small]["cpu_s"]
+    return Figure(
+        unit="s", ours=statistics.median(ours), theirs=statistics.median(theirs),
+        value=statistics.median(ours) / statistics.median(theirs), nr_pairs=len(ours),
+    )  # fmt: skip
+
+
+def _moves(bench: Bench) -> Any:
+    memory = ("--memory", "256M") if bench.is_full else ("--memory", "16M", "--tmem", "500")
+    return bench.live("downtime", "--pairs", str(bench.nr_pairs), *memory)
+
+
+def _downtime(bench: Bench, kind: str) -> Figure:
+    """Of the policy's target, over the moves that came within it by its own account."""
+    found = _moves(bench)
+    total = [run["total_ms"] for run in found[kind] if run["converged"]]
+    if not total:
+        raise NotMeasuredError("no move converged: the machine is too slow for this guest")
+    ratios = [one / found["target_ms"] for one in total]
+    return Figure(
+        unit="ms", ours=statistics.median(total), theirs=found["target_ms"],
+        value=statistics.median(ratios), spread=(min(ratios), max(ratios)), nr_pairs=len(ratios),
+    )  # fmt: skip
+
+
+def _tmem_in_pause(bench: Bench) -> Figure:
+    """The most pages of tmem that went out in any pause."""
+    pages = [run["pages"] for run in _moves(bench)["tmem"]]
+    return Figure(unit="pages", ours=max(pages), value=max(pages), nr_pairs=len(pages))
+
+
 TARGETS = (
     Target(1, "verify --fast / verify-stream-v2", 0.20, lambda b: b.pair("verify-fast").cpu()),
     Target(2, "verify / verify-stream-v2", 0.60, lambda b: b.pair("verify").cpu()),
@@ -437,7 +535,24 @@ TARGETS = (
     Target(8, "native to native, carried / cat", 1.30, lambda b: b.pair("carry").cpu()),
     Target(9, "peak memory, the highest of all", 128, _peak),
     Target(10, "--version / bare interpreter", 4.5, lambda b: b.pair("start").cpu(), big=False),
+    Target(11, "what changed since / zstd -1 -T2", 0.33, lambda b: b.pair("since").cpu()),
+    Target(11, "same, size", 0.10, lambda b: b.pair("since").size()),
+    Target(
+        11, "same, no duplicates, base not packed", 0.33, lambda b: b.pair("since-distinct").cpu()
+    ),
+    Target(11, "same, size", 0.10, lambda b: b.pair("since-distinct").size()),
     Target(12, "head of a record, encode and decode", 10, _record_head, big=False),
+    Target(13, "running guest into a socket, xl / cat", 2.0, _live_transfer),
+    Target(
+        13,
+        "same, native zstd:1 / zstd -1 -T2",
+        1.10,
+        lambda b: _live_transfer(b, "--to", "native", "--codec", "zstd:1"),
+    ),
+    Target(14, "iteration at 16 GiB / at 1 GiB", 1.25, _iteration_cost),
+    Target(15, "downtime / the policy's target", 1.0, lambda b: _downtime(b, "plain")),
+    Target(15, "same, with tmem", 1.0, lambda b: _downtime(b, "tmem")),
+    Target(15, "tmem pages sent in a pause", 0, _tmem_in_pause),
 )
 
 
@@ -492,7 +607,7 @@ def _cells(line: Line) -> tuple[str, ...]:
     wall = peak = ""
     if figure.unit == "s" and figure.wall_ours_s and figure.wall_theirs_s:
         wall = f"{figure.wall_ours_s / figure.wall_theirs_s:.2f}"
-        peak = f"{figure.peak_ours_mib:.0f}"
+        peak = f"{figure.peak_ours_mib:.0f}" if figure.peak_ours_mib else ""
     return (
         str(line.number),
         line.what,
