@@ -154,6 +154,21 @@ def test_distinct_has_neither_zero_pages_nor_duplicates(tmp_path: Path) -> None:
     assert facts["zstd_ratio_all"] > 3.0
 
 
+def test_later_a_quarter_of_the_pages_have_changed_a_little(
+    tmp_path: Path, mixed: tuple[Path, dict[str, float]], parsed: Parsed
+) -> None:
+    make(tmp_path / "later.save", "--later")
+    image = (tmp_path / "later.save").read_bytes()
+    later = parse(image, libxl_start(image))
+    assert (later.entries, later.bodies) == (parsed.entries, parsed.bodies)
+    before, after = (np.frombuffer(b"".join(one.pages), np.uint64) for one in (parsed, later))
+    changed = np.count_nonzero((before != after).reshape(-1, 512), axis=1)
+    filled = np.bitwise_or.reduce(before.reshape(-1, 512), axis=1) != 0
+    assert not changed[~filled].any()
+    shares = [np.mean(found[filled]) for found in (changed == 0, changed == 16, changed > 500)]
+    assert np.allclose(shares, (0.74, 0.25, 0.01), atol=0.02)
+
+
 def test_random_does_not_compress(tmp_path: Path) -> None:
     facts = make(tmp_path / "image", "--content", "random", size_bytes=4 * MIB)
     assert facts["zstd_ratio_all"] <= 1.01
