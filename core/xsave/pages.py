@@ -56,6 +56,8 @@ def runs(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
     if not len(values):
         return values, np.zeros(0, np.int64)
     breaks = np.flatnonzero(values[1:] - values[:-1] != 1) + 1
+    if not len(breaks):  # what nearly all batches of a guest that was just started are
+        return values[:1], np.array([len(values)])
     starts = np.concatenate(([0], breaks))
     return values[starts], np.diff(np.concatenate((starts, [len(values)])))
 

@@ -103,6 +103,16 @@ class Base:
             start = stop
         return rows >= 0
 
+    def look(self, pfns: Entries) -> tuple[NDArray[np.bool_], Pages]:
+        """:returns: (n,) bool, which have a page; (n, 4096) u8, not to be written to, with
+        anything in the rows of the others."""
+        rows = self.rows_of(pfns)
+        if len(rows) and rows[0] >= 0 and (rows == rows[0]).all():
+            _, at = self._finder.mentions(int(rows[0]), pfns)
+            return np.ones(len(rows), np.bool_), self._finder.pages_at(int(rows[0]), at)
+        out = np.empty((len(pfns), PAGE_SIZE), np.uint8)
+        return self.read(pfns, out), out
+
     def pages(self, pfns: Entries, offset: int) -> Pages:
         """(n, 4096) u8: of pfns that must have a page.
 

@@ -23,8 +23,7 @@ class Earlier:
     """
 
     def __init__(self, base: Base, pfns: Entries, pages: Pages) -> None:
-        self._before = np.empty_like(pages)
-        self._found = base.read(pfns, self._before)
+        self._found, self._before = base.look(pfns)
         self._nr_changed = _count_changed(pages, self._before)
         self.same = self._found & (self._nr_changed == 0)
 

@@ -264,11 +264,13 @@ def pack_table(table: BatchTable) -> tuple[bytes, int, int]:
     :returns: the bytes; the number of entry runs; the number of slot runs.
     """
     first, lengths = runs(table.entries)
+    packed = first.astype("<u8").tobytes() + lengths.astype("<u4").tobytes()
+    if not len(table.zero):  # 990 of the 1020 batches of a real HVM guest
+        return packed, len(first), 0
     slot, slot_lengths = runs(table.slots)
     packed = b"".join(
         (
-            first.astype("<u8").tobytes(),
-            lengths.astype("<u4").tobytes(),
+            packed,
             pack_bits(table.zero),
             slot.astype("<u4").tobytes(),
             slot_lengths.astype("<u4").tobytes(),

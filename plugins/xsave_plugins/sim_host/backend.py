@@ -63,6 +63,13 @@ class SimBackend(Backend):
                 self._hosts[name] = Host(name, memory or DEFAULT_MEMORY, lacks)
             return self._hosts[name]
 
+    def scrub(self) -> None:
+        """Give back the memory of guests that are no more, on all hosts."""
+        with self._lock:
+            hosts = list(self._hosts.values())
+        for host in hosts:
+            host.scrub()
+
     def open(self, address: str) -> Domain:
         """The guest of that ``name``, or a new, running one. An address without a type of
         guest never makes one."""

@@ -89,4 +89,6 @@ class SimDomain(Domain):
         return self.guest.facets.get(name)
 
     def close(self) -> None:
-        """Nothing is held: the guest is the host's."""
+        """Nothing is held: the guest is the host's. If it is no more, its memory is given back
+        now: there is time for it."""
+        self.guest.host.scrub()

@@ -166,6 +166,7 @@ class Guest:
             self._p2m[pfns.astype(np.intp)] = 0
             self.types[pfns.astype(np.intp)] = 0
             self.host.free(frames)
+            self.host.scrub()
             self.nr_populated -= len(pfns)
             self.mark_dirty(pfns)
 

@@ -62,6 +62,7 @@ class Host:
         self._rng = np.random.default_rng(number)
         self._pool: Frames = np.zeros(0, np.int64)
         self._freed: list[Frames] = []
+        self._unscrubbed: list[Frames] = []  # of these, those that may hold something yet
         self._high = 0  # frames below were handed out once
         self._nr_free = self.nr_frames
         self._last_domid = 0
@@ -95,11 +96,21 @@ class Host:
             return frames
 
     def free(self, frames: Frames) -> None:
+        """They are nobody's from now on. What they hold goes when somebody has time for it
+        (:meth:`scrub`), at the latest before they are handed out again: as with Xen, so that a
+        guest that moves does not stand still meanwhile."""
         with self.lock:
-            self.memory.forget(frames)
             self._owners[frames] = 0
             self._freed.append(frames)
+            self._unscrubbed.append(frames)
             self._nr_free += len(frames)
+
+    def scrub(self) -> None:
+        """Give back the memory of frames that are nobody's."""
+        with self.lock:
+            if self._unscrubbed:
+                self.memory.forget(np.concatenate(self._unscrubbed))
+                self._unscrubbed.clear()
 
     def mfns(self, frames: Frames) -> Entries:
         """(n,) u64; all ones for a frame below 0."""
@@ -130,6 +141,7 @@ class Host:
 
     def _next_extent(self) -> Frames:
         if self._freed:
+            self.scrub()
             freed, self._freed = np.concatenate(self._freed), []
             return freed
         first, self._high = self._high, min(self._high + EXTENT_FRAMES, self.nr_frames)

@@ -64,10 +64,12 @@ class MachineMemory:
 
     def forget(self, frames: Frames) -> None:
         """Give the memory of these frames back; they read as zeroes again."""
-        written = np.sort(frames[self.touched[frames]])
-        self.touched[written] = False
-        for start, length in zip(*runs(written), strict=True):
-            self._punch(int(start), int(length))
+        # In runs of all frames, holes among them: a call for each run of frames that were
+        # written took 0.3 s for a guest of 256 MiB, in which every third page is zero.
+        for start, length in zip(*runs(np.sort(frames)), strict=True):
+            if self.touched[start : start + length].any():
+                self._punch(int(start), int(length))
+        self.touched[frames] = False
 
     def _punch(self, start: int, nr_frames: int) -> None:
         remove = getattr(mmap, "MADV_REMOVE", None)

@@ -86,6 +86,7 @@ class Server:
             client.close()
             with self._lock:
                 del self._clients[client]
+            self._backend.scrub()
 
     def _converse(self, client: Connection) -> None:
         """Until it goes away, or says what is no call."""

@@ -171,6 +171,7 @@ def test_destroying_a_guest_gives_all_memory_back(boot: Boot) -> None:
     domain.destroy()  # harmless
     assert host.nr_free == host.nr_frames
     assert not host.guests
+    domain.close()
     assert not host.memory.touched.any()
     with pytest.raises(XsaveError, match="is no more"):
         domain.resume()

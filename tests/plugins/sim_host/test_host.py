@@ -73,3 +73,18 @@ def test_a_host_says_when_it_has_not_enough_memory() -> None:
     again = host.allocate(2, pfns(256))
     assert sorted(again.tolist()) == list(range(256))
     assert host.nr_free == 0
+
+
+def test_freed_memory_is_zero_before_anybody_has_it_again() -> None:
+    host = Host("small", 8 << 20)
+    pfns = np.arange(host.nr_frames, dtype=np.uint64)
+    frames = host.allocate(1, pfns)
+    host.memory.write(frames, np.ones((len(frames), 4096), np.uint8))
+    host.free(frames)
+    assert host.memory.touched.all()
+    assert (host.pfns_of(1, frames) == -1).all()
+    again = host.allocate(2, pfns)
+    pages = np.ones((len(again), 4096), np.uint8)
+    host.memory.read(again, pages)
+    assert not pages.any()
+    assert not host.memory.touched.any()
