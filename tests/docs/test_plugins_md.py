@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from xsave import PluginInfo, build_manager
-from xsave.testing import CodecSuite, FormatSuite, HandlerSuite, MemoryHandlerSuite
+from xsave.testing import BackendSuite, CodecSuite, FormatSuite, HandlerSuite, MemoryHandlerSuite
 
 ROOT = Path(__file__).parent.parent.parent
 DOCUMENT = (ROOT / "docs" / "plugins.md").read_text()
@@ -79,6 +79,10 @@ class TestFlatMemory(_EXAMPLES.TestFlatMemory, MemoryHandlerSuite):  # type: ign
 
 
 class TestDeflate(_EXAMPLES.TestDeflate, CodecSuite):  # type: ignore[misc]  # the same
+    pass
+
+
+class TestCounter(_EXAMPLES.TestCounter, BackendSuite):  # type: ignore[misc]  # the same
     pass
 
 
