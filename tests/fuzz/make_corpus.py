@@ -76,11 +76,38 @@ def images() -> dict[str, Path]:
     return found
 
 
+def small_legacy() -> Iterator[tuple[str, bytes]]:
+    """One page or two in each, and all that chunks can say."""
+    from tests.plugins.legacy import build as o
+    from tests.plugins.xen_stream import build as b
+
+    pages = o.batch(8, [(0, 0), (0xF, 0), (0xE, 1)], [b.page(1)])
+    hvm = o.hvm_body(8, pages=pages) + o.hvm_tail()
+    none = o.hvm_body(4, pages=o.batch(4, [(0xF, 3)])) + o.hvm_tail()
+    yield "xl", o.BANNER + o.xl(o.hvm_head(8) + hvm + o.qemu()) + o.MESSAGES[1]
+    yield "xend", o.xend(o.hvm_head(4) + none + b"QemuDeviceModelRecord" + o.QEVM, o.XEND_HVM)
+    yield "xapi", o.xapi(o.hvm_head(4) + none + o.xapi_qemu())
+    yield "libvirt", o.libvirt(o.hvm_head(4) + none)
+    pools = [o.Pool(0, pages=[((7,), 1, b.page(7))], n_pages=2), o.Pool(3, 0)]
+    chunks = o.tmem(pools, abi=0) + o.tmem_extra([(0, (7,), 1), (0, (9,), 1)])
+    yield "tmem", o.hvm_head(8) + chunks + hvm
+    info = o.extended_info(8, context=o.CONTEXT_32)
+    context = bytes(2728) + (2 << 12).to_bytes(4, "little")  # CR3: pfn 2
+    tail = bytes(4) + context.ljust(o.CONTEXT_32, b"\0") + o.extended_context() + bytes(4096)
+    tables = o.batch(8, [(0xB, 2)], [bytes(4096)])
+    first = pages + tables + o.vcpu_info() + o.chunk(o.ENABLE_COMPRESSION) + o.chunk(o.END)
+    delta = b"\x80" + b.page(4) + b"\x01word" + b"\xff" * 8 + b"\x87"
+    again = o.batch(8, [(0, 4)]) * 2 + o.chunk(o.COMPRESSED_DATA, o.words([len(delta)], 8) + delta)
+    rounds = first + tail + again + o.chunk(o.VERIFY) + o.chunk(o.END) + tail
+    yield "remus", o.words([7], 8) + info + o.words([0], 8) + rounds
+
+
 def make() -> Iterator[tuple[str, str, bytes]]:
     """Target, name, bytes."""
     import xsave
     from tests.fuzz.targets import no_sums
     from tests.plugins.xen_stream import build as b
+    from tests.plugins.xen_stream import test_containers as containers
     from tests.robustness.images import (
         WITH_SHELF,
         base_pieces,
@@ -108,6 +135,10 @@ def make() -> Iterator[tuple[str, str, bytes]]:
     yield "libxl", "remus", b.nested_remus(short, [b.hvm_state()], turn)
     yield "libxc", "remus", b.bare_remus(short, [b.hvm_state()], end=True)
     yield "libxc", "version2", b.libxc(short[3:], version=2)
+    xapi = containers.xapi(b.libxc(short), containers.part(containers.QEMU, containers.QEVM))
+    yield "xapi", "hvm", xapi
+    yield "libvirt", "hvm", containers.libvirt(b.libxl(b.libxc(short), [*turn, b.Rec(b.LIBXL_END)]))
+    yield from (("legacy", name, data) for name, data in small_legacy())
     with no_sums():
         yield "native", "pieces", native(small_pieces())
         yield "native", "deltas", native(delta_pieces(), WITH_SHELF)

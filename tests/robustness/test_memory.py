@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import xsave
+from tests.plugins.legacy import build as o
 from tests.plugins.xen_stream import build as b
 from tests.robustness.images import HEADER, Piece, batch, kind_of, native, record
 from xsave_plugins.native import spec
@@ -80,6 +81,18 @@ def claims() -> dict[str, bytes]:
         "128 MiB of entries": head
         + struct.pack("<IIII", b.PAGE_DATA, HUGE - 8, (HUGE - 16) // 8, 0),
         "16 MiB of xl configuration": b.xl_header(b"", optional_data_len=16 * MIB),
+        "a legacy p2m of 1 TiB": struct.pack("<Q", 1 << 28) + o.extended_info(8) + bytes(9999),
+        "64 MiB of a legacy HVM context": o.hvm_head(8)
+        + o.hvm_body(8)
+        + struct.pack("<QQQI", 1, 2, 3, 64 * MIB)
+        + bytes(999),
+        "64 MiB of compressed legacy pages": o.hvm_head(8)
+        + o.hvm_pages(8)
+        + o.chunk(o.COMPRESSED_DATA, struct.pack("<Q", 64 * MIB)),
+        "4 billion legacy pages in tmem": o.hvm_head(8)
+        + o.tmem([o.Pool(0, n_pages=0xFFFFFFFF, pages=[((1, 2, 3), 4, bytes(4096))])])[:-100],
+        "16 MiB of xend's configuration": b"LinuxGuestRecord\1\0\0\0(" + b"(" * 999,
+        "16 MiB of xapi's metadata": b"XenSavedDomv2-\n" + struct.pack("<QQ", 0xF, 16 * MIB),
         "a libxl body of 128 MiB": b.libxl(
             b.libxc(b.hvm()), [b.Rec(b.EMULATOR_CONTEXT, length=HUGE)]
         ),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import xsave
-from tests.conftest import find_image
+from tests.conftest import DATA, find_image
 
 PATTERN_PAGES, WORDS = 64, np.arange(1024, dtype=np.uint32)
 
@@ -73,30 +73,38 @@ def test_the_memory_and_state_of_an_hvm_guest_are_what_it_had() -> None:
     assert sum(record["type"] == "CPU" for record in context["save_records"]) == 1
 
 
+def check_tmem(path: Path) -> None:
+    """All pages that the guest had put into its persistent pool, but the first, which these
+    releases lost."""
+    report = xsave.verify(path)
+    assert report.partial
+    [remark] = [remark for remark in report.remarks if remark.is_loss]
+    assert "tmem pool 0: 1 of 6 pages (the first one)" in remark.text
+    record = xsave.read_record(path, "xen.tmem.pages").state
+    handles = {
+        (*oid, index): page.tobytes()
+        for oid, index, page in zip(
+            record.oids.tolist(), record.indexes.tolist(), record.contents, strict=True
+        )
+    }
+    ones = (1 << 64) - 1
+    assert handles == {
+        (0x1234, 0, 0, 7): tmem_page(0x8001),
+        (0x1234, 0, 0, 14): tmem_page(0x8002),
+        (0x1234, 0, 0, 21): tmem_page(0x8003),
+        (ones, ones, 0, 0xFFFFFFFF): tmem_page(0x80FF),
+        (2, 2, 2, 2): bytes(4096),
+    }
+
+
+def test_tmem_of_the_bundled_image_holds_what_the_guest_put() -> None:
+    check_tmem(DATA / "xen404_pvpae_tmem.cut.libxc.zst")
+
+
 @pytest.mark.images("xen404_pvpae_tmem", "xen455_ts64_pvpae_tmem_bouncefix")
-def test_tmem_holds_the_pages_that_the_guest_put() -> None:
-    """Without the first one, which these releases lost."""
+def test_tmem_of_the_whole_images_holds_what_the_guest_put() -> None:
     for name in ("xen404_pvpae_tmem", "xen455_ts64_pvpae_tmem_bouncefix"):
-        path = image(name)
-        report = xsave.verify(path)
-        assert report.partial
-        [remark] = [remark for remark in report.remarks if remark.is_loss]
-        assert "tmem pool 0: 1 of 6 pages (the first one)" in remark.text
-        record = xsave.read_record(path, "xen.tmem.pages").state
-        handles = {
-            (*oid, index): page.tobytes()
-            for oid, index, page in zip(
-                record.oids.tolist(), record.indexes.tolist(), record.contents, strict=True
-            )
-        }
-        ones = (1 << 64) - 1
-        assert handles == {
-            (0x1234, 0, 0, 7): tmem_page(0x8001),
-            (0x1234, 0, 0, 14): tmem_page(0x8002),
-            (0x1234, 0, 0, 21): tmem_page(0x8003),
-            (ones, ones, 0, 0xFFFFFFFF): tmem_page(0x80FF),
-            (2, 2, 2, 2): bytes(4096),
-        }
+        check_tmem(image(name))
 
 
 @pytest.mark.images("xen455_ts64_pvpae_remus3_plain")
