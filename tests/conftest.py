@@ -125,6 +125,8 @@ def _missing(item: pytest.Item) -> Iterator[str]:
         yield "there is no sshd that could be started (Debian: openssh-server, as root)"
     if item.get_closest_marker("browser") is not None and find_browser() is None:
         yield "there is no browser (Debian: chromium)"
+    if item.get_closest_marker("gdb") is not None and shutil.which("gdb") is None:
+        yield "there is no gdb (Debian: gdb)"
     for marker in item.iter_markers("images"):
         names = marker.args or ("pv1", "pvh1", "hvmbios")
         if any(find_image(name) is None for name in names):

@@ -35,8 +35,8 @@ _HOMES = {
     "figure": ("Figure",),
     "format": (
         "ByteSink", "ByteSource", "Event", "Format", "Loss", "PageFinder", "PageMode",
-        "RandomAccess", "Reader", "ReadOptions", "Remark", "SalvageReader", "Writer",
-        "WriteOptions",
+        "RandomAccess", "RandomSink", "Reader", "ReadOptions", "Remark", "SalvageReader",
+        "Writer", "WriteOptions",
     ),
     "handler": (
         "ALL_GUESTS", "CheckpointStream", "EmptyHandler", "FindPages", "Handler", "Highlight",
@@ -178,6 +178,7 @@ __all__ = [
     "Progress",
     "PvFacet",
     "RandomAccess",
+    "RandomSink",
     "RawEntries",
     "ReadOptions",
     "Reader",
@@ -345,6 +346,7 @@ if TYPE_CHECKING:
         PageFinder,
         PageMode,
         RandomAccess,
+        RandomSink,
         Reader,
         ReadOptions,
         Remark,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import abc
 import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
 from attrs import field, frozen
 
@@ -80,6 +80,15 @@ class ByteSink(Protocol):
         """All of the parts in order, in one go where possible. They may be reused after."""
 
 
+@runtime_checkable
+class RandomSink(ByteSink, Protocol):
+    """A file: bytes also go where they belong, in any order."""
+
+    def put_at(self, offset: int, parts: Sequence[Buffer]) -> None:
+        """All of the parts, one after the other, from this offset on; what was there before is
+        gone. ``offset`` of the sink does not move. What was never written to is zero."""
+
+
 class PageMode(enum.Enum):
     """What a reader does with the contents of pages."""
 
@@ -116,6 +125,8 @@ class WriteOptions:
         they were; None: if what is read has them so. Only asked of formats with
         :attr:`Format.writes_deltas`.
     :ivar base: an earlier image of the same guest: write what changed since; likewise.
+    :ivar describe: the fields of a record as JSON values, by the handler in use that knows it;
+        None where none does. For formats that hold something else than records.
     """
 
     codec: CodecChoice | None = None
@@ -126,6 +137,7 @@ class WriteOptions:
     about: Mapping[str, str] = field(factory=dict)
     deltas: bool | None = None
     base: RandomAccess | None = None
+    describe: Callable[[Record], Any] = lambda record: None
 
 
 @frozen
@@ -217,6 +229,7 @@ class Format(abc.ABC):
     the summary says what it is and why it is not read.
 
     :cvar suffixes: of file names that mean this format when none is named.
+    :cvar needs_file: its writer is given a :class:`RandomSink`, and no pipe.
     :cvar writes_deltas: pages can be written as differences: from what they were earlier in
         the stream, or in an earlier image.
     :cvar has_magic: whether inputs begin with bytes that are made to be recognised. Formats
@@ -226,6 +239,7 @@ class Format(abc.ABC):
     name: ClassVar[str]
     summary: ClassVar[str] = ""
     suffixes: ClassVar[tuple[str, ...]] = ()
+    needs_file: ClassVar[bool] = False
     readable: ClassVar[bool] = True
     writable: ClassVar[bool] = True
     writes_deltas: ClassVar[bool] = False

@@ -34,6 +34,14 @@ def elf(file_type: int, nr_programs: int, nr_sections: int) -> bytes:
     ) + bytes(448)  # fmt: skip
 
 
+def narrow_elf() -> bytes:
+    """The head of a core file of 32 bits with two segments."""
+    head = bytearray(elf(4, 0, 0))
+    head[4] = 1
+    head[44:46] = (2).to_bytes(2, "little")
+    return bytes(head)
+
+
 def xapi() -> bytes:
     sexpr = b"((time 0)(word_size 64)(xs_subtree ()))"
     part = struct.Struct("<QQ")
@@ -70,6 +78,7 @@ ROWS: list[tuple[str, bytes]] = [
     ("hvm-context", b.golden("xen.hvm.context.hvm")),
     ("xen-core", elf(4, 0, 7)),
     ("vmcore", elf(4, 3, 0)),
+    ("vmcore-32", narrow_elf()),
     ("xen-core-old", bytes.fromhex("edeb0ff0") + bytes(20)),
     ("xen-core-old", bytes.fromhex("eeeb0ff0") + bytes(20)),
     ("xenstored", b"xenstore\0\0\0\2" + bytes(4)),
@@ -149,11 +158,11 @@ def test_it_is_told_as_json(tmp_path: Path, run_xsave: Run, valid: Valid) -> Non
     for name, data in ROWS:
         path = tmp_path / "file"
         path.write_bytes(data)
-        if name not in ("xl", "legacy", "vmcore"):
+        if name not in ("xl", "legacy", "xen-core"):
             continue
         told = valid(run_xsave("identify", "--json", str(path)).stdout)
         assert told["format"] == name
-        assert told["readable"] == (name != "vmcore")
+        assert told["readable"] == (name != "xen-core")
 
 
 def test_a_file_whose_headers_are_wrong_is_named_with_what_is_wrong(

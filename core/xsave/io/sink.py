@@ -93,6 +93,16 @@ class Sink:
         if self.pace is not None:
             self.pace.passed(size)
 
+    @property
+    def taken_bytes(self) -> int:
+        """All bytes that were put, wherever."""
+        return self.offset
+
+    @property
+    def is_file(self) -> bool:
+        """Whether bytes can be put anywhere: whether it is a :class:`FileSink`."""
+        return False
+
     def drop(self) -> None:
         """From now on nothing is written: the output will not appear, and what is still put
         is put to find out what it is."""
@@ -128,6 +138,43 @@ class Sink:
         if discard is not None:
             with contextlib.suppress(OSError):  # what went wrong before says more
                 discard()
+
+
+class FileSink(Sink):
+    """A regular file: a :class:`xsave.RandomSink`.
+
+    :param fd: of the file; the rest as for every sink.
+    """
+
+    def __init__(self, fd: int, *, commit: Callable[[], None], discard: Callable[[], None]) -> None:
+        super().__init__(lambda parts: write_all(fd, parts), commit=commit, discard=discard)
+        self._fd = fd
+        self._is_dropped = False
+        self._placed_bytes = 0
+
+    @property
+    def taken_bytes(self) -> int:
+        return self.offset + self._placed_bytes
+
+    @property
+    def is_file(self) -> bool:
+        return True
+
+    def drop(self) -> None:
+        self._is_dropped = True
+        super().drop()
+
+    def put_at(self, offset: int, parts: Sequence[Buffer]) -> None:
+        views = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
+        size = sum(view.nbytes for view in views)
+        try:
+            if not self._is_dropped:
+                write_all(self._fd, views, offset)
+        except OSError as error:
+            raise OutputError(f"cannot write the output: {error.strerror or error}") from error
+        self._placed_bytes += size
+        if self.pace is not None:
+            self.pace.passed(size)
 
 
 def open_sink(where: str | os.PathLike[str] | int | Writable, pace: Pace | None = None) -> Sink:
@@ -206,9 +253,7 @@ class _AtomicFile:
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._fd = os.open(self._temporary, flags, MODE)
             self._named = True
-        self.sink = Sink(
-            lambda parts: write_all(self._fd, parts), commit=self.commit, discard=self.discard
-        )
+        self.sink = FileSink(self._fd, commit=self.commit, discard=self.discard)
 
     def commit(self) -> None:
         os.fsync(self._fd)
@@ -245,11 +290,18 @@ class _AtomicFile:
             os.close(fd)
 
 
-def write_all(fd: int, parts: Sequence[memoryview]) -> None:
-    """Every byte of every part, in order; the parts are bytes in one dimension."""
+def write_all(fd: int, parts: Sequence[memoryview], offset: int | None = None) -> None:
+    """Every byte of every part, in order; the parts are bytes in one dimension.
+
+    :param offset: in the file; None to go on where it is.
+    """
     waiting = deque(parts)
     while waiting:
-        written = os.writev(fd, _first_bytes(waiting))
+        if offset is None:
+            written = os.writev(fd, _first_bytes(waiting))
+        else:
+            written = os.pwritev(fd, _first_bytes(waiting), offset)
+            offset += written
         while written:
             view = waiting.popleft()
             if written < len(view):

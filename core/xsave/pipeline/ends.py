@@ -96,12 +96,14 @@ class ImageDestination:
         self._format = format_
         self._options = options
         self._sink = stack.enter_context(open_sink(where, Pace(limit) if limit else None))
+        if format_.needs_file and not self._sink.is_file:
+            raise UsageError(f"format {format_.name} is written into a file, not into a pipe")
 
     def open(self, info: ImageInfo) -> Writer:
         return self._format.writer(self._sink, info, self._options)
 
     def taken_bytes(self) -> int:
-        return self._sink.offset
+        return self._sink.taken_bytes
 
     def drop(self) -> None:
         self._sink.drop()

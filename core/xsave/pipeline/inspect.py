@@ -180,6 +180,23 @@ def describe_unknown(body: bytes) -> Any:
     return {"hex": shown, "shown_bytes": len(shown) // 2, "size_bytes": len(body)}
 
 
+class Describer:
+    """The fields of one record after the other, for whoever asks by the record alone."""
+
+    def __init__(self, handlers: HandlerTable) -> None:
+        self._handlers = handlers
+        self._seen: dict[str, Any] = {}
+
+    def __call__(self, record: Record) -> Any:
+        """JSON values; None for a record that no handler in use understands."""
+        handler = self._handlers.get(record.type)
+        if not isinstance(handler, RecordHandler):
+            return None
+        state = handler.decode(memoryview(record.body))
+        self._seen[record.name] = state
+        return handler.describe(state, self._seen)
+
+
 def _add_batch(
     items: list[RecordItem | MemoryItem], batch: PageBatch, handlers: HandlerTable
 ) -> None:

@@ -41,6 +41,7 @@ from .ends import (
     domain_address,
     same_file,
 )
+from .inspect import Describer
 from .losses import Losses
 from .restore import DomainWriter
 from .save import DomainReader
@@ -174,6 +175,7 @@ def run(
             checksum=checksum,
             about=about_us(),
             deltas=deltas,
+            describe=Describer(handlers),
             base=None if needed else base_to_write(earlier, into),
         )
         end: Destination = (

@@ -95,11 +95,13 @@ class HvmContext(_Seen):
 
 
 class _Elf(_Seen):
+    classes: tuple[int, ...] = (_ELF_64, _ELF_32)
+
     def sniff(self, head: bytes) -> bool:
         if len(head) < 64 or not head.startswith(b"\x7fELF"):
             return False
         _, kind, data, _, file_type, _ = _ELF.unpack_from(head)
-        if kind not in _NR_HEADERS or data != 1 or file_type != _ELF_CORE:
+        if kind not in self.classes or data != 1 or file_type != _ELF_CORE:
             return False
         at_programs, at_sections = _NR_HEADERS[kind]
         programs, sections = (
@@ -121,10 +123,11 @@ class XenCore(_Elf):
         return not nr_programs and nr_sections > 1
 
 
-class Vmcore(_Elf):
-    name = "vmcore"
-    summary = "ELF core file (vmcore): memory for debuggers"
-    says = "an ELF core with program headers: notes and memory"
+class NarrowVmcore(_Elf):
+    name = "vmcore-32"
+    summary = "ELF core file of 32 bits: memory for debuggers"
+    says = "a 32-bit ELF core with program headers: notes and memory"
+    classes = (_ELF_32,)
 
     def accepts(self, nr_programs: int, nr_sections: int) -> bool:
         return nr_programs >= 1
@@ -154,5 +157,5 @@ class Xenstored(_Seen):
 
 FORMATS: tuple[Format, ...] = (
     LibvirtQemu(), MigrationReceiver(), QemuStream(), QemuRecord(), HvmContext(), XenCore(),
-    Vmcore(), OldXenCore(), Xenstored(),
+    NarrowVmcore(), OldXenCore(), Xenstored(),
 )  # fmt: skip

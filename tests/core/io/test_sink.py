@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xsave import Buffer, OutputError, UsageError
+from xsave import Buffer, OutputError, RandomSink, UsageError
 from xsave.io.folder import examine_folder
 from xsave.io.sink import WRITE_BYTES, Sink, open_sink, write_all
 
@@ -461,3 +461,47 @@ def test_a_sink_of_ones_own_needs_no_commit() -> None:
         sink.put([b"x"])
         sink.commit()
     assert found == [b"x"]
+
+
+# Files whose bytes have places.
+
+
+def test_bytes_go_where_they_belong_and_the_file_appears_whole(tmp_path: Path) -> None:
+    path = tmp_path / "out"
+    with open_sink(path) as sink:
+        assert isinstance(sink, RandomSink)
+        sink.put_at(6, [b"world"])
+        sink.put_at(0, [b"hel", b"lo"])
+        assert not path.exists()
+        assert (sink.offset, sink.taken_bytes) == (0, 10)
+        sink.commit()
+    assert path.read_bytes() == b"hello\0world"
+
+
+def test_large_pieces_are_written_whole_at_their_places(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 4096
+    with open_sink(tmp_path / "out") as sink:
+        assert isinstance(sink, RandomSink)
+        sink.put_at(5, [data, memoryview(data)])
+        sink.commit()
+    assert (tmp_path / "out").read_bytes() == bytes(5) + data + data
+
+
+def test_what_is_dropped_is_not_written_at_its_place_either(tmp_path: Path) -> None:
+    with open_sink(tmp_path / "out") as sink:
+        assert isinstance(sink, RandomSink)
+        sink.drop()
+        sink.put_at(100, [b"x"])
+        sink.commit()
+    assert (tmp_path / "out").read_bytes() == b""
+
+
+def test_a_pipe_has_no_places() -> None:
+    read_end, write_end = os.pipe()
+    try:
+        sink = open_sink(write_end)
+        assert not sink.is_file
+        assert not isinstance(sink, RandomSink)
+    finally:
+        os.close(read_end)
+        os.close(write_end)
