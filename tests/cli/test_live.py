@@ -217,8 +217,9 @@ def test_a_guest_that_cannot_be_slowed_is_told_of() -> None:
     ("arguments", "words"),
     [
         (["convert", "sim:pv", "a.xsv"], "sim:pv is a domain of backend sim; here only images"),
-        (["inspect", "sim:pv"], "is a domain of backend sim"),
-        (["verify", "sim:pv"], "is a domain of backend sim"),
+        (["inspect", "sim:pw"], "no guest type 'pw'"),
+        (["verify", "nix:pv"], "no domain backend is named 'nix'"),
+        (["verify", "sim:pv", "--base", "a.xsv"], "a base is of an image, and sim:pv is a domain"),
         (["run", "a.xsv", "b.xsv", "--policy", "fixed"], "--policy is about a domain"),
         (["run", "a.xsv", "b.xsv", "--no-live"], "--no-live is about a domain"),
         (["run", "a.xsv", "sim:pv", "--then", "pause"], "--then is about a domain"),

@@ -26,6 +26,15 @@ def image_address(address: str, manager: PluginManager) -> str:
     )
 
 
+def any_address(address: str, manager: PluginManager) -> str:
+    """A path, ``-`` or a domain, as it is.
+
+    :raises UsageError: it looks like a domain, and no such backend is there.
+    """
+    names_domain(address, manager)
+    return address
+
+
 def names_domain(address: str, manager: PluginManager) -> bool:
     """Whether it is a domain's address; an existing file is a file, whatever its name.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ..io.sink import Sink
     from ..manager import PluginManager
     from ..pipeline.inspect import FoundRecord, Inspection, MemoryItem, PageStatistics, RecordItem
+    from ..pipeline.look import Look
     from .tree import Node
 
 _NUMBER = r"(0[xX][0-9a-fA-F]+|[0-9]+)"
@@ -82,11 +83,14 @@ def command(
     settings: Settings, source: str, record: tuple[str, int] | None, pfns: range | None,
     as_hex: bool, raw: bool, pages: bool, base: str | None, plugins: Sequence[str] | None,
 ) -> int:  # fmt: skip
-    """Show what is in the image SOURCE.
+    """Show what is in SOURCE: an image, or a domain as a save would have it now.
 
     A tree of all records with their fields; long ones are shortened, and whole with
     --record or --json. Records that no plugin here understands are shown as CBOR, or in
     hexadecimal.
+
+    A domain is paused for a moment, so that its state belongs together, and runs on. Its memory
+    is looked at while it runs, and state that goes out beside memory is not asked for.
 
     \b
     Examples:
@@ -104,12 +108,12 @@ def command(
     )  # fmt: skip
     from ..io.sink import open_sink
     from ..manager import build_manager
-    from .addresses import image_address
+    from .addresses import any_address
 
     # before anything is read: it refuses a terminal
     sink = open_sink("-") if raw else None
     manager = build_manager()
-    address = image_address(source, manager)
+    address = any_address(source, manager)
     if record is not None:
         return _show_record(settings, address, record, plugins, manager, sink, as_hex)
     if pfns is not None:
@@ -177,6 +181,7 @@ def image_as_json(found: Inspection) -> dict[str, Any]:
         "nr_pages": report.nr_pages,
         "remarks": remarks_as_json(report),
         "page_statistics": attrs.asdict(found.statistics) if found.statistics else None,
+        "look": attrs.asdict(found.look) if found.look else None,
     }
 
 
@@ -198,12 +203,30 @@ def image_tree(source: str, found: Inspection) -> Node:
             nodes.append(_memory_node(item))
     if found.statistics is not None:
         nodes.append(_statistics_node(found.statistics))
-    about = f"{describe(found.info)}, {size(found.report.source_bytes)}"
+    about = describe(found.info)
+    if found.look is None:
+        about += f", {size(found.report.source_bytes)}"
+    else:
+        nodes.insert(1, _look_node(found.look))
     return Node("standard input" if source == "-" else source, about, nodes)
 
 
+def _look_node(look: Look) -> Node:
+    """What belongs together, and what does not."""
+    from ..quantities import ms
+    from .tree import Node
+
+    children = [Node("state", f"of one moment: it was paused for {ms(look.paused_s)}"),
+                Node("memory", "as it ran on: batch by batch, of no one moment")]  # fmt: skip
+    if look.nr_in_transition:
+        children.append(Node("in transition", f"{look.nr_in_transition} pages, shown as absent"))
+    if look.not_looked_at:
+        children.append(Node("not looked at", ", ".join(look.not_looked_at)))
+    return Node("looked at", "", children)
+
+
 def _about_record(item: RecordItem) -> str:
-    parts = [f"{item.size_bytes} bytes at {item.offset:#x}"]
+    parts = [f"{item.size_bytes} bytes" + (f" at {item.offset:#x}" if item.offset else "")]
     if item.number:
         parts.insert(0, f"#{item.number}")
     if item.version != 1:
@@ -225,7 +248,7 @@ def _memory_node(item: MemoryItem) -> Node:
     return Node(
         item.name,
         f"{item.nr_pages} pages, {item.nr_pfns} entries{span} "
-        f"in {item.nr_batches} batches from {item.offset:#x} on",
+        f"in {item.nr_batches} batches" + (f" from {item.offset:#x} on" if item.offset else ""),
         children,
     )
 
@@ -286,13 +309,15 @@ def _show_pfns(
     from ..batch import TYPE_NAMES
     from ..errors import XsaveError
     from ..pipeline.inspect import read_pfns
+    from .addresses import names_domain
     from .failure import report_error
     from .hexdump import hexdump
     from .output import write_json, write_text
 
     found = read_pfns(address, pfns, base=base, manager=manager)
     absent = [pfn for pfn in pfns if pfn not in found]
-    missing = XsaveError(f"the image does not mention {_describe_pfns(absent)}")
+    what = "domain" if names_domain(address, manager) else "image"
+    missing = XsaveError(f"the {what} does not mention {_describe_pfns(absent)}")
     pages = [
         (pfn, TYPE_NAMES[found[pfn][0]] if pfn in found else None, found.get(pfn, (0, None))[1])
         for pfn in pfns
@@ -319,7 +344,7 @@ def _show_pfns(
     else:
         for pfn, name, page in pages:
             if page is None:
-                about = f"{name}, without contents" if name else "not in the image"
+                about = f"{name}, without contents" if name else f"not in the {what}"
                 write_text([f"pfn {pfn:#x}  {about}"])
             else:
                 write_text([f"pfn {pfn:#x}  {name}"])

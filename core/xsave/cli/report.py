@@ -9,6 +9,7 @@ import attrs
 from ..pipeline.verify import VerifyReport
 from ..present import to_json
 from ..progress import RunReport, StandbyReport
+from ..quantities import ms
 from ..record import GuestType, ImageInfo
 from .live_report import arrived_as_json, arrived_as_text, save_as_json, save_as_text
 from .output import columns, size
@@ -41,6 +42,7 @@ def verify_as_json(report: VerifyReport) -> dict[str, Any]:
     return {
         "ok": True, **_stream_as_json(report), "fast": report.fast, "digest": digest,
         "remarks": remarks_as_json(report),
+        "look": attrs.asdict(report.look) if report.look else None,
     }  # fmt: skip
 
 
@@ -135,10 +137,17 @@ def verify_as_text(report: VerifyReport, *, with_base: bool = False) -> list[str
         if report.is_source_partial
         else "whole and right"
     )
-    rows = [*stream_rows(report), ("size", size(report.source_bytes))]
+    rows = stream_rows(report)
+    if report.look is None:
+        rows.append(("size", size(report.source_bytes)))
+    else:
+        looked_at = "right, as a save would have it now"
+        rows.append(("paused", f"for {ms(report.look.paused_s)}; it runs on"))
+        if report.look.not_looked_at:
+            rows.append(("not looked at", ", ".join(report.look.not_looked_at)))
     if report.fast:
         looked_at += ", as far as --fast looks: page contents were passed over"
-    else:
+    elif report.look is None:
         rows.append(("digest", f"xxh3-128 {report.digest}"))
     if report.source.base:
         rows.append(("base", report.source.base))

@@ -53,11 +53,12 @@ def command(
       xsave verify --fast guest.xsv
       xsave verify later.xsv --base guest.xsv
       xsave verify --json - < guest.xsv
+      xsave verify sim:pv
     """
     from ..errors import EXIT_OK, EXIT_PARTIAL
     from ..manager import build_manager
     from ..pipeline.verify import verify
-    from .addresses import image_address
+    from .addresses import any_address
     from .memory import keep_freed_memory
     from .output import write_json, write_text
     from .progress_bar import progress_shown
@@ -68,7 +69,7 @@ def command(
     manager = build_manager()
     with progress_shown(settings) as progress:
         report = verify(
-            image_address(file, manager), fast=fast, base=base, plugins=plugins,
+            any_address(file, manager), fast=fast, base=base, plugins=plugins,
             workers=workers or 0, manager=manager, progress=progress,
         )  # fmt: skip
     if report.not_understood:

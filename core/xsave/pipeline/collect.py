@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..batch import XTAB
 from ..domain import Domain
-from ..errors import PluginError
+from ..errors import FieldError, PluginError, RecordError
 from ..handler import CheckpointStream, Handler, MemoryHandler, RecordHandler, StateStream
 from ..manager import HandlerTable, PluginManager
 from ..record import Closes, GuestType, ImageInfo, Phase, Record, RecordType
@@ -71,8 +71,11 @@ class Collector:
         return (handler for handler in self.handlers if isinstance(handler, RecordHandler))
 
     def _collected(self, handler: RecordHandler[Any]) -> Iterator[Record]:
-        for state in handler.collect(self.domain):
-            yield self.record(handler.name, state)
+        try:
+            for state in handler.collect(self.domain):
+                yield self.record(handler.name, state)
+        except FieldError as error:  # what the host gave is not what the record can hold
+            raise RecordError(record=handler.name, offset=0, reason=str(error)) from error
 
     # -- state that goes out beside memory -------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +12,7 @@ from attrs import define, field, frozen
 
 from ..batch import TYPE_NAMES
 from ..errors import CancelledError, StreamError, UsageError
-from ..format import Format, PageFinder, PageMode, ReadOptions
+from ..format import Format, PageFinder, PageMode, Reader, ReadOptions
 from ..handler import RecordHandler
 from ..io.source import FileImage, open_source
 from ..manager import HandlerTable, PluginManager, build_manager
@@ -20,6 +21,7 @@ from ..progress import ProgressCallback, RunReport
 from ..record import ImageInfo, Record
 from ..workers import Workers
 from .base import open_base
+from .look import DomainLook, Look, open_domain
 from .stream import Watch, open_stream, recognise
 
 if TYPE_CHECKING:
@@ -83,12 +85,13 @@ class PageStatistics:
 
 @define
 class Inspection:
-    """All of an image but its page contents."""
+    """All of an image but its page contents. :ivar look: of a domain: how it was looked at."""
 
     info: ImageInfo
     report: RunReport
     items: list[RecordItem | MemoryItem] = field(factory=list)
     statistics: PageStatistics | None = None
+    look: Look | None = None
 
 
 def inspect(
@@ -101,7 +104,10 @@ def inspect(
     progress: ProgressCallback | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Inspection:
-    """Decode every record of an image.
+    """Decode every record of an image, or of a domain as a save would have it now.
+
+    A domain is paused for a moment, so that its state belongs together; its memory is looked at
+    while it runs. It runs on as it was.
 
     :param source: as for :func:`xsave.run`.
     :param page_statistics: also read all page contents, and count zero and equal ones.
@@ -112,31 +118,46 @@ def inspect(
     handlers = manager.handler_table(plugins)
     mode = PageMode.FULL if page_statistics else PageMode.SKIP
     with Workers() as pool, ExitStack() as stack:
-        opened = open_stream(
-            source, manager, pool, pages=lambda _format: mode, base=open_base(stack, base)
+        reader, position = _open(
+            stack, source, manager, handlers, pool, mode, base, contents=page_statistics
         )
-        try:
-            report = RunReport(opened.reader.info)
-            found = Inspection(opened.reader.info, report)
-            bytes_in = opened.source
-            watch = Watch(
-                manager, handlers, opened.reader, report,
-                lambda: (bytes_in.offset, bytes_in.size_bytes), progress, cancelled,
-                stage="inspect", tolerate_missing=True,
-            )  # fmt: skip
-            counter = PageCounter() if page_statistics else None
-            seen: dict[str, Any] = {}
-            for event, state in watch.events():
-                if isinstance(event, Record):
-                    found.items.append(record_item(event, state, handlers, report, seen))
-                else:
-                    _add_batch(found.items, event, handlers)
-                    if counter is not None:
-                        counter.add(event)
-            found.statistics = counter.result() if counter is not None else None
-        finally:
-            opened.source.close()
+        report = RunReport(reader.info)
+        found = Inspection(reader.info, report)
+        looked = isinstance(reader, DomainLook)
+        watch = Watch(
+            manager, handlers, reader, report, position, progress, cancelled,
+            stage="inspect", tolerate_missing=True, is_whole=not looked,
+        )  # fmt: skip
+        counter = PageCounter() if page_statistics else None
+        seen: dict[str, Any] = {}
+        for event, state in watch.events():
+            if isinstance(event, Record):
+                found.items.append(record_item(event, state, handlers, report, seen))
+            else:
+                _add_batch(found.items, event, handlers)
+                if counter is not None:
+                    counter.add(event)
+        found.statistics = counter.result() if counter is not None else None
+        if isinstance(reader, DomainLook):
+            found.look = reader.look
     return found
+
+
+def _open(
+    stack: ExitStack, source: Any, manager: PluginManager, handlers: HandlerTable, pool: Workers,
+    mode: PageMode, base: str | Path | None = None, *, contents: bool = False,
+) -> tuple[Reader, Callable[[], tuple[int, int | None]]]:  # fmt: skip
+    """An image, or a look at a domain; and how far it is."""
+    domain = open_domain(stack, source, manager, base)
+    if domain is not None:
+        look = DomainLook(domain, manager, handlers, time.monotonic, contents=contents)
+        return look, lambda: (0, None)
+    opened = open_stream(
+        source, manager, pool, pages=lambda _format: mode, base=open_base(stack, base)
+    )
+    stack.callback(opened.source.close)
+    bytes_in = opened.source
+    return opened.reader, lambda: (bytes_in.offset, bytes_in.size_bytes)
 
 
 def record_item(
@@ -275,37 +296,35 @@ def read_record(
     plugins: Iterable[str] | None = None,
     manager: PluginManager | None = None,
 ) -> FoundRecord:
-    """One record of an image.
+    """One record of an image, or of a domain; that is paused for a moment only if the record
+    is not there before.
 
     :param number: which one of that name, from 0.
     :raises UsageError: there is no such record; the message lists those there are.
     """
     manager = manager or build_manager()
     handlers = manager.handler_table(plugins)
-    with Workers() as pool:
-        opened = open_stream(source, manager, pool, pages=lambda _format: PageMode.SKIP)
-        try:
-            report = RunReport(opened.reader.info)
-            bytes_in = opened.source
-            watch = Watch(
-                manager, handlers, opened.reader, report,
-                lambda: (bytes_in.offset, bytes_in.size_bytes), stage="inspect",
-                tolerate_missing=True,
-            )  # fmt: skip
-            seen: dict[str, Any] = {}
-            records = set()
-            for event, state in watch.events():
-                if not isinstance(event, Record):
-                    continue
-                records.add(event.name)
-                item = record_item(event, state, handlers, report, seen)
-                if event.name == name and item.number == number:
-                    return FoundRecord(event, state, item)
-        finally:
-            opened.source.close()
+    with Workers() as pool, ExitStack() as stack:
+        reader, position = _open(stack, source, manager, handlers, pool, PageMode.SKIP)
+        report = RunReport(reader.info)
+        looked = isinstance(reader, DomainLook)
+        watch = Watch(
+            manager, handlers, reader, report, position, stage="inspect", tolerate_missing=True,
+            is_whole=not looked,
+        )  # fmt: skip
+        seen: dict[str, Any] = {}
+        records = set()
+        for event, state in watch.events():
+            if not isinstance(event, Record):
+                continue
+            records.add(event.name)
+            item = record_item(event, state, handlers, report, seen)
+            if event.name == name and item.number == number:
+                return FoundRecord(event, state, item)
+    what = "domain" if looked else "image"
     counts = report.records.values()
     there = ", ".join(f"{count.name} ({count.count})" for count in counts if count.name in records)
-    raise UsageError(f"the image has no {name}#{number}; it has: {there or 'no records'}")
+    raise UsageError(f"the {what} has no {name}#{number}; it has: {there or 'no records'}")
 
 
 def read_pfns(
@@ -316,7 +335,7 @@ def read_pfns(
     manager: PluginManager | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> Mapping[int, tuple[int, Pages | None]]:
-    """The latest type and contents of some pfns.
+    """The latest type and contents of some pfns; of a domain, as they are now: it runs on.
 
     By the image's index where it has one and lies in a file, so that only the pieces needed
     are read; else by reading all of it.
@@ -330,6 +349,9 @@ def read_pfns(
     pfns = [pfn for pfn in pfns if 0 <= pfn < 1 << PFN_BITS]
     manager = manager or build_manager()
     with ExitStack() as stack:
+        domain = open_domain(stack, source, manager, base)
+        if domain is not None:
+            return DomainLook(domain, manager, manager.handler_table(), time.monotonic).pages(pfns)
         earlier = open_base(stack, base)
         if isinstance(source, str | Path) and source != "-" and Path(source).is_file():
             image = stack.enter_context(FileImage(Path(source)))

@@ -38,6 +38,7 @@ LOOK_S = 0.05  # how often it is asked, while the guest runs to a checkpoint, wh
 class DomainReader:
     """:param policy: decides between iterations; None pauses the guest first (not live).
     :param sent_bytes: how many bytes the destination has taken so far, for the bandwidth.
+    :param with_beside: False leaves out state that goes out beside memory: for who only looks.
     :param checkpoints: None for one consistent point, at the end.
     :param clock: seconds, never going back; :param wait: for so many of them.
     :param cancelled: asked while the guest runs to the next checkpoint.
@@ -58,6 +59,7 @@ class DomainReader:
         clock: Callable[[], float] = time.monotonic,
         *,
         checkpoints: Checkpoints | None = None,
+        with_beside: bool = True,
         wait: Callable[[float], object] = time.sleep,
         cancelled: Callable[[], bool] | None = None,
     ) -> None:
@@ -69,6 +71,7 @@ class DomainReader:
         self._policy = policy
         self._sent_bytes = sent_bytes
         self._checkpoints = checkpoints
+        self._with_beside = with_beside
         self._clock = clock
         self._wait = wait
         self._cancelled = cancelled
@@ -79,7 +82,7 @@ class DomainReader:
 
     def __iter__(self) -> Iterator[Event]:
         # First, so that what is counted below is what they will send.
-        for plugin, stream in self._collector.open_streams():
+        for plugin, stream in self._collector.open_streams() if self._with_beside else ():
             self._beside.append(BesideMemory(plugin, stream))
             self.report.beside.append(self._beside[-1].report)
         if self._checkpoints is not None:

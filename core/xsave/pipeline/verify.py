@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -9,12 +10,17 @@ from typing import Any
 
 from attrs import define, field
 
+from ..domain import Domain
 from ..errors import StreamError
 from ..format import Format, PageMode
-from ..manager import PluginManager, build_manager
+from ..manager import HandlerTable, PluginManager, build_manager
 from ..progress import ProgressCallback, RunReport
 from ..workers import Workers
 from .base import open_base
+from .collect import Collector
+from .look import DomainLook, Look, open_domain
+from .run import DEFAULT_POLICY
+from .save import DomainReader
 from .stream import Watch, is_salvaged, open_stream, used_plugins
 
 
@@ -24,12 +30,14 @@ class VerifyReport(RunReport):
 
     :ivar fast: only the structure was looked at; page contents were passed over.
     :ivar digest: xxh3-128 of all bytes of the input, hexadecimal; "" when fast.
+    :ivar look: of a domain: how it was looked at.
     :ivar not_understood: mandatory records whose plugin is not here: their framing and
         checksums are right, their contents were not looked at.
     """
 
     fast: bool = False
     digest: str = ""
+    look: Look | None = None
     not_understood: list[str] = field(factory=list)
 
     @property
@@ -48,7 +56,8 @@ def verify(
     progress: ProgressCallback | None = None,
     cancelled: Callable[[], bool] | None = None,
 ) -> VerifyReport:
-    """Read an image as strictly as a restorer would, and more so.
+    """Read an image as strictly as a restorer would, and more so; or a domain, as an image that
+    would be saved of it now: live, and thrown away. A domain has no digest.
 
     Framing, order, every record's fields, the rules that span records; of a native image
     every checksum and the seal.
@@ -69,6 +78,9 @@ def verify(
         return PageMode.SKIP if fast else PageMode.CHECK
 
     with Workers(workers) as pool, ExitStack() as stack:
+        domain = open_domain(stack, source, manager, base)
+        if domain is not None:
+            return _verify_domain(stack, domain, manager, handlers, progress, cancelled, fast=fast)
         hasher = None if fast else digest.update
         opened = open_stream(
             source, manager, pool, pages=mode, hasher=hasher, base=open_base(stack, base)
@@ -90,9 +102,43 @@ def verify(
             "every piece is right, but the image was salvaged from a damaged one: parts of the "
             "guest are missing"
         )
+    _count(report)
+    report.digest = "" if fast else digest.hexdigest()
+    return report
+
+
+def _count(report: VerifyReport) -> None:
     report.plugins = used_plugins(report.records.values())
     report.not_understood = [
         count.name for count in report.records.values() if not count.understood and count.mandatory
     ]
-    report.digest = "" if fast else digest.hexdigest()
+
+
+def _verify_domain(
+    stack: ExitStack, domain: Domain, manager: PluginManager, handlers: HandlerTable,
+    progress: ProgressCallback | None, cancelled: Callable[[], bool] | None, *, fast: bool,
+) -> VerifyReport:  # fmt: skip
+    """As if it were saved while it runs, but for state beside memory, which would change what
+    the guest may do; or, fast, its types and state while it is paused."""
+    reader: DomainReader | DomainLook
+    if fast:
+        reader = DomainLook(domain, manager, handlers, time.monotonic, at_rest=True)
+    else:
+        policy = manager.choose_policy(DEFAULT_POLICY)
+        reader = DomainReader(domain, manager, handlers, policy, lambda: 0, with_beside=False)
+        stack.callback(reader.release, "resume")
+    report = VerifyReport(reader.info, fast=fast)
+    watch = Watch(
+        manager, handlers, reader, report, lambda: (0, None), progress, cancelled, stage="verify",
+        tolerate_missing=True,
+    )  # fmt: skip
+    for _event, _state in watch.events():
+        pass
+    if isinstance(reader, DomainReader):
+        reader.release("resume")
+        not_looked_at = Collector(domain, manager, handlers).streaming()
+        report.look = Look(reader.report.downtime.total_s, 0, not_looked_at)
+    else:
+        report.look = reader.look
+    _count(report)
     return report
