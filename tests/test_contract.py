@@ -49,6 +49,7 @@ ALLOWED = {
     "pipeline.migrate": {"time"},  # for how long an end that does not answer is asked again
     "pipeline.receive": {"threading", "time"},  # a thread for each guest that comes
     "pipeline.redact": {"os", "pathlib"},  # whether an image can be read again
+    "pipeline.look": {"time"},  # for how long a guest stood still
     "pipeline.run": {"datetime", "os", "pathlib"},  # when an image was made; names of images
     "pipeline.salvage": {"os", "pathlib"},  # whether an image can be read from anywhere
     "pipeline.save": {"time"},  # the clock that downtime is measured with

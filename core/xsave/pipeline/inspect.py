@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -150,7 +149,7 @@ def _open(
     """An image, or a look at a domain; and how far it is."""
     domain = open_domain(stack, source, manager, base)
     if domain is not None:
-        look = DomainLook(domain, manager, handlers, time.monotonic, contents=contents)
+        look = DomainLook(domain, manager, handlers, contents=contents)
         return look, lambda: (0, None)
     opened = open_stream(
         source, manager, pool, pages=lambda _format: mode, base=open_base(stack, base)
@@ -351,7 +350,7 @@ def read_pfns(
     with ExitStack() as stack:
         domain = open_domain(stack, source, manager, base)
         if domain is not None:
-            return DomainLook(domain, manager, manager.handler_table(), time.monotonic).pages(pfns)
+            return DomainLook(domain, manager, manager.handler_table()).pages(pfns)
         earlier = open_base(stack, base)
         if isinstance(source, str | Path) and source != "-" and Path(source).is_file():
             image = stack.enter_context(FileImage(Path(source)))

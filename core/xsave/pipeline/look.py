@@ -8,6 +8,7 @@ asking for it changes what the guest may do meanwhile.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,8 @@ class DomainLook:
 
     def __init__(
         self, domain: Domain, manager: PluginManager, handlers: HandlerTable,
-        clock: Callable[[], float], *, contents: bool = False, at_rest: bool = False,
+        clock: Callable[[], float] = time.monotonic, *, contents: bool = False,
+        at_rest: bool = False,
     ) -> None:  # fmt: skip
         self.domain = domain
         self._collector = Collector(domain, manager, handlers)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
@@ -122,7 +121,7 @@ def _verify_domain(
     the guest may do; or, fast, its types and state while it is paused."""
     reader: DomainReader | DomainLook
     if fast:
-        reader = DomainLook(domain, manager, handlers, time.monotonic, at_rest=True)
+        reader = DomainLook(domain, manager, handlers, at_rest=True)
     else:
         policy = manager.choose_policy(DEFAULT_POLICY)
         reader = DomainReader(domain, manager, handlers, policy, lambda: 0, with_beside=False)
