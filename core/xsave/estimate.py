@@ -199,6 +199,41 @@ def estimate(
     )
 
 
+def remaining_s(
+    done: Sequence[Iteration], nr_to_send: int, nr_left: int, share: float, curve: WorkingSet,
+    nr_pages: int, page_size: int, bytes_per_s: float, policy: PrecopyPolicy,
+) -> float:  # fmt: skip
+    """How long a migration that is under way will take still, without what a pause costs
+    beside memory.
+
+    :param done: iterations that have ended; the one under way sends ``nr_to_send`` pages, of
+        which ``nr_left`` are not out yet, the guest being left ``share`` of its time.
+    :param policy: of this migration, as it is by now; it is asked, so that it must be a copy.
+    :raises XsaveError: the policy does not come to an end.
+    """
+    iterations = list(done)
+    total_s = nr_left * page_size / bytes_per_s
+    while len(iterations) < ITERATIONS_MAX:
+        duration_s = nr_to_send * page_size / bytes_per_s
+        nr_dirty = round(min(nr_pages, curve.pages_within(duration_s * share)))
+        iterations.append(
+            Iteration(
+                len(iterations), nr_to_send, nr_to_send, nr_to_send * page_size, duration_s,
+                nr_dirty, share,
+            )
+        )  # fmt: skip
+        ruling = policy.decide(PrecopyStats(tuple(iterations), nr_pages, page_size))
+        if ruling.decision is Decision.ABORT:
+            return total_s
+        total_s += nr_dirty * page_size / bytes_per_s
+        if ruling.decision is Decision.STOP_AND_COPY:
+            return total_s
+        nr_to_send, share = nr_dirty, ruling.share
+    raise XsaveError(
+        f"policy {policy.name} does not end pre-copy within {ITERATIONS_MAX} iterations"
+    )
+
+
 def _refuse_nonsense(nr_pages: int, page_size: int, bytes_per_s: float, pause_s: float) -> None:
     if not 1 <= nr_pages <= NR_PAGES_MAX or page_size < 1:
         raise UsageError(f"no guest has {nr_pages} pages of {page_size} bytes")

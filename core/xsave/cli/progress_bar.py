@@ -100,7 +100,9 @@ def describe(progress: Progress) -> str:
     done, total = size(progress.bytes_done), progress.bytes_total
     rate = f"{size(progress.bytes_per_s)}/s"
     if progress.iteration is not None:
-        return f"{progress.stage}  {_live(progress)}  {done}  {rate}  {clock(progress.elapsed_s)}"
+        left = progress.remaining_s
+        ahead = clock(progress.elapsed_s) if left is None else f"about {clock(left)} left"
+        return f"{progress.stage}  {_live(progress)}  {done}  {rate}  {ahead}"
     if not total:
         return f"{progress.stage}  {done}  {rate}  {clock(progress.elapsed_s)}"
     share = f"{100 * progress.bytes_done // total:3d} %"

@@ -195,7 +195,10 @@ def run(
             reader.info, dest_format=end.name, codec="" if choice is None else str(choice)
         )
         report.save = saving.report if saving is not None else None
-        watch = Watch(manager, handlers, reader, report, position, progress, cancelled, stage="run")
+        watch = Watch(
+            manager, handlers, reader, report, position, progress, cancelled, stage="run",
+            remaining=(lambda: None) if saving is None else saving.remaining,
+        )  # fmt: skip
         additions = Additions(manager, handlers, reader.info, add or {})
         broke = ""
         try:

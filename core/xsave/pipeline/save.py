@@ -25,6 +25,8 @@ from ..progress import DowntimeReport, Round, RoundsReport, SaveReport
 from ..record import Closes, Phase, Record
 from .beside import BEFORE, PAUSED, BesideMemory
 from .collect import BATCH_PFNS, Collector, in_order
+from .forecast import Forecast
+from .measure import count_contents
 
 if TYPE_CHECKING:
     from ..domain import Flags
@@ -77,6 +79,7 @@ class DomainReader:
         self._cancelled = cancelled
         self._logging = self._paused = self._released = False
         self._p2m_size = 0
+        self._forecast: Forecast | None = None  # once somebody asks
         self._phase_began = 0.0  # of the downtime: each part begins where one ended
         self._beside: list[BesideMemory] = []  # with open streams
 
@@ -267,6 +270,8 @@ class DomainReader:
             # Looked at, not cleaned: what the policy lets go on is cleaned just before it is
             # sent, so that nothing written in between is lost.
             nr_dirty = int(np.count_nonzero(self._dirty(clean=False)))
+            if self._forecast is not None:
+                self._forecast.looked(nr_dirty)
             self.report.iterations.append(evolve(done, nr_dirty=nr_dirty))
             info = self.domain.info
             stats = PrecopyStats(self.report.iterations, info.p2m_size, info.page_size)
@@ -320,11 +325,17 @@ class DomainReader:
         began, bytes_before = self._clock(), self._sent_bytes()
         pfns = np.flatnonzero(to_send).astype(np.uint64)
         nr_pages = 0
+        if self._forecast is not None:
+            self._forecast.begin(len(pfns), share)
         for start in range(0, len(pfns), BATCH_PFNS):
             batch, late = self._collector.batch(pfns[start : start + BATCH_PFNS])
             if len(late):
                 self._put_off(late, deferred)
             nr_pages += batch.nr_pages
+            if self._forecast is not None:
+                self._forecast.sent(batch.nr_pages)
+                if self._logging and self._forecast.wants_look:
+                    self._forecast.looked(int(np.count_nonzero(self._dirty(clean=False))))
             yield batch
             if deferred is not None:
                 yield from self._streamed(len(batch.entries) * self.domain.info.page_size // 4)
@@ -340,6 +351,29 @@ class DomainReader:
             raise XsaveError(f"pfn {int(late[0]):#x} cannot be sent although the guest is paused")
         deferred[late.astype(np.intp)] = True
         self.report.nr_deferred += len(late)
+
+    # -- how long it will take ----------------------------------------------------------
+
+    def remaining(self) -> float | None:
+        """Seconds until it is over, estimated; None while nothing is known. Who asks makes the
+        reader look at the dirty log now and then, from then on."""
+        rounds, checkpoints = self.report.rounds, self._checkpoints
+        if rounds is not None and checkpoints is not None:
+            if not checkpoints.count or not rounds.count:
+                return None  # nobody knows when that ends
+            each_s = checkpoints.period_s + rounds.pause_s / rounds.count
+            return (checkpoints.count - rounds.count) * each_s
+        if self._forecast is None:
+            info = self.domain.info
+            nr_pages = count_contents(self.domain)
+            self._forecast = Forecast(self._policy, nr_pages, info.page_size, self._clock)
+            self._forecast.begin(nr_pages, 1.0 if self._policy is not None else 0.0)
+        left_s = self._forecast.remaining_s(self.report.iterations)
+        if left_s is None or checkpoints is None:
+            return left_s
+        if not checkpoints.count:
+            return None
+        return left_s + (checkpoints.count - 1) * checkpoints.period_s
 
     # -- time ------------------------------------------------------------------------
 

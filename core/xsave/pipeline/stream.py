@@ -162,6 +162,7 @@ class Watch:
 
     :ivar decode: give records to their handlers' ``decode``. Not done for a bare copy of
         structure.
+    :ivar remaining: seconds until it is over, where the source can say.
     :ivar is_whole: False for what is known to lack something: rules that span records are
         left alone then, as for what says so of itself.
     """
@@ -176,6 +177,7 @@ class Watch:
     stage: str = "run"
     tolerate_missing: bool = False
     is_whole: bool = True
+    remaining: Callable[[], float | None] = lambda: None
     _checks: list[StreamCheck] = field(factory=list)
     _started: float = field(factory=time.monotonic)
     _told: float = 0.0
@@ -280,7 +282,7 @@ class Watch:
             Progress(
                 self.stage, done, total, self.report.nr_pages, now - self._started, iteration,
                 save is not None and save.paused, dirty_bytes_per_s,
-                0 if rounds is None else rounds.count,
+                0 if rounds is None else rounds.count, self.remaining(),
             )
         )  # fmt: skip
 
