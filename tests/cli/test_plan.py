@@ -100,6 +100,12 @@ def test_what_cannot_be_planned_is_refused_in_words(
     assert done.returncode == code
 
 
+def test_a_trace_without_end_is_refused_before_it_fills_memory(run_xsave: Run) -> None:
+    done = run_xsave("plan", "/dev/zero")
+    assert done.returncode == 3
+    assert b"trace: expected at most 67108864 bytes, got more" in done.stderr
+
+
 def test_a_file_that_is_no_trace_is_damaged(run_xsave: Run, tmp_path: Path) -> None:
     (tmp_path / "a.trace").write_text("{}")
     done = run_xsave("plan", tmp_path / "a.trace")

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ..estimate import Estimate, Trace
     from ..manager import PluginManager
 
+TRACE_MAX = 64 << 20  # bytes of a trace file: a million samples
 BANDWIDTHS = "119M,1192M"  # what 1 and 10 Gbit/s carry
 
 
@@ -136,13 +137,19 @@ def measure(address: str, seconds: float, manager: PluginManager) -> Trace:
 def read(path: str) -> Trace:
     import sys
 
-    from ..errors import SourceError
+    from ..errors import FieldError, SourceError
     from ..estimate import read_trace
 
     try:
-        text = sys.stdin.buffer.read() if path == "-" else Path(path).read_bytes()
+        if path == "-":
+            text = sys.stdin.buffer.read(TRACE_MAX + 1)
+        else:
+            with Path(path).open("rb") as file:
+                text = file.read(TRACE_MAX + 1)
     except OSError as error:
         raise SourceError(f"cannot read {path}: {error.strerror or error}") from error
+    if len(text) > TRACE_MAX:
+        raise FieldError(field="trace", expected=f"at most {TRACE_MAX} bytes", got="more")
     return read_trace(text)
 
 
