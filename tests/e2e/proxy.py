@@ -60,6 +60,8 @@ class Relay:
         self._marks: list[Mark] = []
         self._pairs: list[Pair] = []
         self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self._nr_acting = 0
         self._flows = threading.Event()
         self._flows.set()
         self._refuses = False
@@ -113,9 +115,10 @@ class Relay:
             self._marks.append(Mark(direction, nr_bytes, action))
 
     def forget_marks(self) -> None:
-        """What has not come to pass by now never will."""
-        with self._lock:
+        """What has not come to pass by now never will; what has, has been done."""
+        with self._idle:
             self._marks.clear()
+            self._idle.wait_for(lambda: not self._nr_acting)
 
     # -- passing on ------------------------------------------------------------------
 
@@ -166,9 +169,13 @@ class Relay:
                 passed = self.passed[direction]
                 due = [m for m in self._marks if m.direction == direction and m.at <= passed]
                 self._marks = [mark for mark in self._marks if mark not in due]
+                self._nr_acting += len(due)
                 ahead = [m.at - passed for m in self._marks if m.direction == direction]
             for mark in due:
                 mark.action()
+            with self._idle:
+                self._nr_acting -= len(due)
+                self._idle.notify_all()
             part = piece[: min([len(piece), *ahead])] if not due else piece[:0]
             with self._lock:
                 self.passed[direction] += len(part)

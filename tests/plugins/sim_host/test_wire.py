@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from xsave import DeviceModelFacet, HvmFacet, PvFacet, X86Facet
 from xsave_plugins.sim_host.calls import FACETS, HOSTS, find_call
 from xsave_plugins.sim_host.wire import (
     HEAD,
@@ -23,6 +24,7 @@ from xsave_plugins.sim_host.wire import (
     decode_head,
     encode,
 )
+from xsave_plugins.tmem.facet import TmemFacet
 
 plain = st.recursive(
     st.none()
@@ -129,6 +131,18 @@ def test_a_call_takes_what_it_takes(verb: str, items: list[Any]) -> None:
         assert verb in str(error)
     else:
         assert len(items) == len(call.takes)
+
+
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [("x86", X86Facet), ("pv", PvFacet), ("hvm", HvmFacet), ("device_model", DeviceModelFacet),
+     ("tmem", TmemFacet)],
+)  # fmt: skip
+def test_all_that_is_asked_of_a_facet_can_be_asked_over_a_socket(name: str, protocol: type) -> None:
+    asked = {method for method in vars(protocol) if not method.startswith("_")}
+    assert asked <= set(FACETS[name])
+    properties = {method for method in asked if isinstance(vars(protocol)[method], property)}
+    assert {method for method in asked if FACETS[name][method].is_property} == properties
 
 
 @pytest.mark.parametrize("verb", ["", "explode", "x86", "x86.", "x86.boot", "hvm.m2p", ".pause"])
