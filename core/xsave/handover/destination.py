@@ -39,7 +39,7 @@ class Event(enum.Enum):
     FAILED = "failed"  # something here, or nonsense from there
     NOT_STARTED = "not started"  # the host refused, and it has never run
     STARTED = "started"
-    MISSING = "missing"  # it was about to start, or had, and is not to be found
+    MISSING = "missing"  # it was about to start, or had, and is not to be found, or not heard of
     WENT = "went"  # what was built is no more
     UNWRITTEN = "unwritten"  # the journal could not be written, or perhaps was
     RESTARTED = "restarted"  # from the journal, after the process had ended
@@ -161,6 +161,7 @@ TABLE: Final = Table[State, Event, Act](
         Act.START: Event.NOT_STARTED,
         Act.START_AGAIN: Event.MISSING,
     },
+    {Act.START: Event.MISSING},
 )  # fmt: skip
 
 OWNER: Final = {

@@ -240,6 +240,10 @@ class Rules:
         after = End(end.state, end.disk, made, end.todo, end.then)
         yield Move(act.value, self._done(after), starts=act in _STARTS)
         yield Move(f"{act.value} fails", self._failed(end, act), fault=True)
+        if (answer := self.table.doubts.get(act)) is not None:
+            for left, starts in ((after, True), (end, False)):
+                told = self.told(End(left.state, left.disk, left.guest), answer)
+                yield Move(f"{act.value} in doubt", told, fault=True, starts=starts)
 
     def _done(self, end: End) -> End:
         rest = end.todo[1:]
@@ -503,6 +507,7 @@ def _kind(label: str) -> str:
         ("may again", "a message arrives, and stays to arrive again"),
         ("arrives", "a message arrives, now or later than others"),
         ("is lost", "a message is lost"), (": lost", "an end finds the link cut"),
+        (" in doubt", "nobody knows whether an act was done"),
         (" fails", "an act or the journal fails"), (": failed", "an end fails or hears nonsense"),
         ("vanishes", "a journal or a host vanishes"),
         (": here", "a human decides"), (": there", "a human decides"),

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from attrs import field, frozen
 
-from ..errors import XsaveError
+from ..errors import TryAgainError, XsaveError
 
 S = TypeVar("S", bound=enum.Enum)
 E = TypeVar("E", bound=enum.Enum)
@@ -39,12 +39,15 @@ class Table(Generic[S, E, A]):
         that makes no sense.
     :ivar failures: what is told when an act fails; one that is not named leaves the state as
         it is, and the rest undone, for whoever starts the end again.
+    :ivar doubts: what is told instead when nobody knows whether an act was done: its host does
+        not answer (:class:`xsave.TryAgainError`).
     """
 
     first: S
     nonsense: E
     steps: Mapping[S, Mapping[E, Step[S, E, A]]]
     failures: Mapping[A, E] = field(factory=dict)
+    doubts: Mapping[A, E] = field(factory=dict)
 
     def find(self, state: S, event: E) -> Step[S, E, A] | None:
         return self.steps[state].get(event)
@@ -86,8 +89,11 @@ class Conduct(Generic[S, E, A]):
         for act in step.acts:
             try:
                 self._acts[act]()
-            except XsaveError:
-                if (answer := self._table.failures.get(act)) is None:
+            except XsaveError as error:
+                answer = self._table.failures.get(act)
+                if isinstance(error, TryAgainError):
+                    answer = self._table.doubts.get(act, answer)
+                if answer is None:
                     raise
                 return answer
         return step.then

@@ -229,14 +229,19 @@ class Arrival:
         self._asks: Talk | None = None  # who is answered now, if another
         self._report = report
         self._held: HeldEntry | None = None
+        into = receiver.into
+        # Known before there is a guest, so that the journal has it whenever this ends.
+        rest, locator = into.backend.reserve(into.rest)
         self._entry = Entry(
             id=self.id, role="destination", state=State.OFFERED.value, guest=offer.name,
-            backend=receiver.into.backend.name, peer=talk.peer, identity=talk.link.identity,
+            backend=into.backend.name, locator=locator, peer=talk.peer,
+            identity=talk.link.identity,
         )  # fmt: skip
         self._stack = ExitStack()
         self._building = DomainDestination(
-            self._stack, receiver.into, receiver.manager, receiver.handlers, receiver.limit
-        )
+            self._stack, evolve(into, rest=rest), receiver.manager, receiver.handlers,
+            receiver.limit,
+        )  # fmt: skip
         self._info: ImageInfo | None = None
         self._writer: Any = None
         self._error: BaseException | None = None
@@ -409,8 +414,10 @@ class Arrival:
         try:
             self._writer = self._building.open(self._info)
             domain = self._domain()
-            self._entry = evolve(self._entry, locator=domain.locator, guest=domain.info.name)
-            self._write_journal()
+            known = self._entry
+            self._entry = evolve(known, locator=domain.locator, guest=domain.info.name)
+            if self._entry != known:
+                self._write_journal()
         except XsaveError as error:
             self._error = error
             raise

@@ -34,6 +34,7 @@ def test_everything_that_can_fail_fails_in_it(walked: Walk) -> None:
         "an act or the journal fails",
     ):  # fmt: skip
         assert walked.nr_moves[kind] > 1000, kind
+    assert walked.nr_moves["nobody knows whether an act was done"] > 10
     assert walked.nr_states > 5000
 
 
@@ -144,6 +145,9 @@ MUTATIONS: dict[str, Callable[[], tuple[Any, Any]]] = {
     "the destination says abandoned though its journal may say otherwise": lambda: (
         S.TABLE, changed(D.TABLE, D.State.ABANDONED, UNWRITTEN=Step(
             D.State.ABANDONED, (D.Act.SAY_ABANDONED, D.Act.DESTROY))),
+    ),
+    "the destination gives up what it may have started": lambda: (
+        S.TABLE, evolve(D.TABLE, doubts={D.Act.START: D.Event.NOT_STARTED}),
     ),
     "the destination leaves what it gave up": lambda: (
         S.TABLE, without(D.TABLE, D.State.ABANDONED, D.Event.RESTARTED, D.Act.DESTROY),

@@ -6,8 +6,9 @@ import enum
 from collections.abc import Callable
 
 import pytest
+from attrs import evolve
 
-from xsave import XsaveError
+from xsave import TryAgainError, XsaveError
 from xsave.handover import destination, source
 from xsave.handover.table import Conduct, NonsenseError, Step, Table
 
@@ -70,6 +71,19 @@ def test_a_failure_that_the_table_knows_is_answered_and_the_rest_left_undone() -
     it.tell(Event.PUSH)
     assert it.state is State.BROKEN
     assert not shone
+
+
+def test_what_may_have_been_done_is_no_failure() -> None:
+    def cannot_say() -> None:
+        raise TryAgainError("nobody answers")
+
+    acts = {Act.LIFT: cannot_say, Act.SHINE: lambda: None}
+    failed = Conduct(TABLE, State.DOWN, acts)
+    failed.tell(Event.PUSH)
+    assert failed.state is State.BROKEN  # where nothing else is said of it
+    doubted = Conduct(evolve(TABLE, doubts={Act.LIFT: Event.DONE}), State.DOWN, acts)
+    doubted.tell(Event.PUSH)
+    assert doubted.state is State.UP
 
 
 def test_a_failure_without_an_answer_is_raised() -> None:
