@@ -33,6 +33,8 @@ HERE = Path(__file__).resolve().parent
 MAKE_IMAGE = HERE / "make_image.py"
 RECORD_HEAD = HERE / "record_head.py"
 LIVE = HERE / "live.py"
+LINKS = HERE / "links.py"
+LINK_BYTES = 2 << 30  # what the targets of links speak of
 BIG_BYTES = 4 << 30  # what the targets speak of
 MIN_PAIRS = 5
 QUICK_FACTOR = 3  # commands of a fraction of a second run so many times more pairs
@@ -434,6 +436,45 @@ class Target:
     big: bool = True
 
 
+def _links(bench: Bench, *arguments: str) -> dict[str, Any]:
+    """What links.py prints."""
+    argv = (sys.executable, str(LINKS), *arguments)
+    found = subprocess.run(argv, capture_output=True, text=True, check=False)
+    if found.returncode:
+        lines = found.stderr.strip().splitlines() or ["no message"]
+        raise NotMeasuredError(f"{LINKS.name} {arguments[0]}: {lines[-1][:200]}")
+    bench.say(f"links {arguments[0]}: {found.stdout.strip()}")
+    printed: dict[str, Any] = json.loads(found.stdout)
+    return printed
+
+
+def _link_against_bare(bench: Bench, kind: str) -> Figure:
+    """Time from the first byte to the last one's confirmation: a rate of 0.5 is a time of 2."""
+    size_bytes = min(LINK_BYTES, bench.size_bytes)
+    found = _links(bench, kind, "--size", str(size_bytes), "--pairs", str(bench.nr_pairs))
+    ours, theirs = found["ours_s"], found["theirs_s"]
+    ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
+    return Figure(
+        unit="s wall", ours=statistics.median(ours), theirs=statistics.median(theirs),
+        value=statistics.median(ratios), spread=(min(ratios), max(ratios)), nr_pairs=len(ratios),
+    )  # fmt: skip
+
+
+def _sent_again(bench: Bench) -> Figure:
+    """The most after any of the breaks, in MiB."""
+    size_bytes = min(LINK_BYTES // 4, bench.size_bytes)
+    found = [
+        each / (1 << 20)
+        for each in _links(bench, "break", "--size", str(size_bytes))["resent_bytes"]
+    ]
+    if not found:
+        raise NotMeasuredError("links.py break: there was no break")
+    return Figure(
+        unit="MiB", ours=max(found), value=max(found), spread=(min(found), max(found)),
+        nr_pairs=len(found),
+    )  # fmt: skip
+
+
 def _peak(bench: Bench) -> Figure:
     """The highest of all our commands on BIG; runs those that were not run yet."""
     for name in sorted(ON_BIG):
@@ -560,6 +601,10 @@ TARGETS = (
     Target(15, "downtime / the policy's target", 1.0, lambda b: _downtime(b, "plain")),
     Target(15, "same, with tmem", 1.0, lambda b: _downtime(b, "tmem")),
     Target(15, "tmem pages sent in a pause", 0, _tmem_in_pause),
+    # A rate of at least 0.5 and 0.7 of theirs.
+    Target(21, "link over tcp / bare sockets", 2.0, lambda b: _link_against_bare(b, "tcp")),
+    Target(22, "link over tls / bare TLS pair", 1.43, lambda b: _link_against_bare(b, "tls")),
+    Target(23, "sent again after a break, the most", 4.1, _sent_again, big=False),
 )
 
 

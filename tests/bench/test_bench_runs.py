@@ -52,12 +52,14 @@ def missing_peer(reason: str) -> bool:
 
 
 def test_every_target_is_reported_with_a_ratio_on_a_tiny_image(report: dict[str, Any]) -> None:
-    assert {line["number"] for line in report["lines"]} == set(range(1, 16))
+    assert {line["number"] for line in report["lines"]} == {*range(1, 16), 21, 22, 23}
     for line in report["lines"]:
         if line["verdict"] == "not measured":
             assert missing_peer(line["reason"]), line["reason"]
         else:
-            assert line["figure"]["value"] >= (line["limit"] > 0) * 1e-9
+            # a limit of nothing, and a break after which nothing was missing, may give nothing
+            small = line["limit"] > 0 and line["number"] != 23
+            assert line["figure"]["value"] >= small * 1e-9
 
 
 def test_a_quick_look_never_says_met(report: dict[str, Any]) -> None:

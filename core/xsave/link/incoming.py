@@ -206,11 +206,11 @@ class Incoming:
 
     @property
     def acknowledgement_due(self) -> bool:
-        quarter = self._window_bytes // 4
+        enough = self._window_bytes // 4
         return (
             self._urgent
-            or self._unacknowledged >= quarter
-            or self._used[Kind.DATA] - self._acknowledged_use >= quarter
+            or self._unacknowledged >= enough
+            or self._used[Kind.DATA] - self._acknowledged_use >= enough
         )
 
     def acknowledge(self) -> Received:

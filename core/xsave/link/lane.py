@@ -29,8 +29,11 @@ class Conversation(Protocol):
     def complete_frame(self, lane: Lane, head: Head, body: memoryview) -> bool:
         """Whether to go on reading."""
 
-    def next_parts(self, lane: Lane) -> Sequence[Buffer] | None:
-        """Waits for something to write; None to stop."""
+    def next_parts(self, lane: Lane, *, has_written: bool) -> Sequence[Buffer] | None:
+        """Waits for something to write; None to stop.
+
+        :param has_written: what it gave before is written.
+        """
 
     def lane_broke(self, lane: Lane, error: OSError) -> None: ...
 
@@ -43,6 +46,8 @@ class Conversation(Protocol):
 class Lane:
     """:ivar generation: how often the link's channels were made before.
     :ivar pong: number of a ping that was not answered yet.
+    :ivar is_open: the other end knows that the channel is part of the link.
+    :ivar busy: some thread writes.
     :ivar writing: number of the numbered frame that is being written.
     :ivar pinged: when a ping went out that was not answered yet; 0 for none.
     """
@@ -58,6 +63,8 @@ class Lane:
         self.pinged = 0.0
         self.last_written = 0.0
         self.writing: int | None = None
+        self.is_open = False
+        self.busy = False
         self._link = link
         name = f"xsave link {channel.peer} {generation}.{index}"
         self._threads = [
@@ -68,6 +75,11 @@ class Lane:
     def start(self) -> None:
         for thread in self._threads:
             thread.start()
+
+    def write(self, parts: Sequence[Buffer]) -> None:
+        """By one thread at a time: who has set ``busy``."""
+        self.channel.write_parts(parts)
+        self.last_written = time.monotonic()
 
     def join(self) -> None:
         for thread in self._threads:
@@ -103,9 +115,10 @@ class Lane:
 
     def _write(self) -> None:
         try:
-            while (parts := self._link.next_parts(self)) is not None:
-                self.channel.write_parts(parts)
-                self.last_written = time.monotonic()
+            has_written = False
+            while (parts := self._link.next_parts(self, has_written=has_written)) is not None:
+                self.write(parts)
+                has_written = True
         except OSError as error:
             self._link.lane_broke(self, error)
 

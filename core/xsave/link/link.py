@@ -35,7 +35,7 @@ from .frame import (
 from .incoming import Incoming
 from .lane import Lane
 from .options import LinkOptions
-from .outgoing import Outgoing, Received
+from .outgoing import SMALL_BYTES, Outgoing, Received
 from .streams import LinkSink, LinkSource
 
 GIVE_BACK_S = 0.001  # what arrives within this time need not be copied
@@ -236,9 +236,56 @@ class Link:
             self._check_can_send()
             if taken := self._outgoing.take(data):
                 data = data[taken:]
-                self._can_write.notify()
+                self._write_now()
             else:
                 self._wait(self._can_send, None)
+
+    def _write_now(self) -> None:
+        """In the thread of who puts, if there is one channel and nobody writes: waking another
+        thread for each frame took as long as sending it. Gives up the lock meanwhile."""
+        lane = self._lanes.get(0)
+        if self.nr_channels > 1 or lane is None or not lane.is_open or lane.busy:
+            self._can_write.notify()
+            return
+        lane.busy = True
+        try:
+            while self._is_current(lane) and (parts := self._parts_to_write(lane)) is not None:
+                self._write_unlocked(lane, parts)
+        finally:
+            lane.busy = False
+
+    def _acknowledge_now(self, lane: Lane, head: Head) -> None:
+        """In the thread that reads, where it will not have to wait: nothing of this end is on
+        its way, and for so much data there is room for a few bytes. Else in the thread that
+        writes."""
+        small = head.length < SMALL_BYTES
+        if small or lane.index or lane.busy or not lane.is_open or not self._outgoing.all_arrived:
+            self._can_write.notify_all()
+            return
+        lane.busy = True
+        self._write_unlocked(lane, self._acknowledgement())
+        lane.busy = False
+        # Whoever wanted to write meanwhile waits on.
+        due = self._incoming.acknowledgement_due
+        if due or self._outgoing.has_unsent or lane.pong is not None:
+            self._can_write.notify_all()
+
+    def _acknowledgement(self) -> Sequence[Buffer]:
+        received = self._incoming.acknowledge()
+        body = ACK_BODY.pack(received.data_used, received.messages_used)
+        return [encode_head(Kind.ACK, len(body), received.number), body]
+
+    def _write_unlocked(self, lane: Lane, parts: Sequence[Buffer]) -> None:
+        self._lock.release()
+        try:
+            lane.write(parts)
+        except OSError as error:
+            self.lane_broke(lane, error)
+        except BaseException:  # half a frame may be written, and nothing can come after that
+            self.lane_broke(lane, ConnectionAbortedError("writing was interrupted"))
+            raise
+        finally:
+            self._lock.acquire()
 
     def _give_back(self) -> None:
         """Wait until the caller's memory is not in use any more. What was not there within a
@@ -342,6 +389,7 @@ class Link:
         with self._lock:
             if self._lanes.get(lane.index) is lane and self._state is not State.ENDED:
                 self._state = State.CONNECTED
+                lane.is_open = True
                 lane.start()
                 self._wake_all()
                 return
@@ -376,7 +424,7 @@ class Link:
                 if self._incoming.complete(head.number, body if message is None else message):
                     self._has_come.notify_all()
                 if self._incoming.acknowledgement_due:
-                    self._can_write.notify_all()
+                    self._acknowledge_now(lane, head)
                 if self._incoming.closed:
                     self._wake_all()
             elif head.kind is Kind.ACK:
@@ -398,13 +446,17 @@ class Link:
                 raise self._wrong("frame", "none of the opening any more", head.kind.name.lower())
         return True
 
-    def next_parts(self, lane: Lane) -> Sequence[Buffer] | None:
+    def next_parts(self, lane: Lane, *, has_written: bool) -> Sequence[Buffer] | None:
         with self._lock:
+            if has_written:
+                lane.busy = False
             while self._is_current(lane):
-                if (parts := self._parts_to_write(lane)) is not None:
+                if not lane.busy and (parts := self._parts_to_write(lane)) is not None:
+                    lane.busy = True
                     return parts
                 due = lane.last_written + self.options.ping_s - time.monotonic()
-                self._can_write.wait(self.options.ping_s if lane.pinged else max(due, 0))
+                waits = lane.pinged or lane.busy
+                self._can_write.wait(self.options.ping_s if waits else max(due, 0))
             refusal, self._refusal = self._refusal, None
             if refusal is not None and self._lanes.get(lane.index) is lane:
                 return [refusal]
@@ -456,9 +508,7 @@ class Link:
             number, lane.pong = lane.pong, None
             return [encode_head(Kind.PONG, 0, number)]
         if lane.index == 0 and self._incoming.acknowledgement_due:
-            received = self._incoming.acknowledge()
-            body = ACK_BODY.pack(received.data_used, received.messages_used)
-            return [encode_head(Kind.ACK, len(body), received.number), body]
+            return self._acknowledgement()
         if (sent := self._outgoing.next_unsent()) is not None:
             lane.writing = sent.number
             return sent.parts(more=sent.kind is Kind.DATA and self._outgoing.more_follows)

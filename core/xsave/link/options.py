@@ -12,7 +12,7 @@ CONNECTIONS_MAX = 16
 class LinkOptions:
     """:ivar window_bytes: of the stream that may be on the way: sent, and not yet used at the
         other end. After a break at most so much is sent again. The smaller one of both ends
-        holds.
+        holds. By default a batch of pages, and what stands before it.
     :ivar frame_bytes: of the stream in one frame; at most half a window is used.
     :ivar connections: channels at once; the end that connects decides.
     :ivar ping_s: an end that has said nothing for so long says that it is there.
@@ -24,11 +24,10 @@ class LinkOptions:
     """
 
     window_bytes: int = field(
-        default=4 << 20, validator=[validators.ge(WINDOW_MIN), validators.le(WINDOW_MAX)]
+        default=(4 << 20) + (64 << 10),
+        validator=[validators.ge(WINDOW_MIN), validators.le(WINDOW_MAX)],
     )
-    frame_bytes: int = field(
-        default=512 << 10, validator=[validators.ge(1), validators.le(4 << 20)]
-    )
+    frame_bytes: int = field(default=2 << 20, validator=[validators.ge(1), validators.le(4 << 20)])
     connections: int = field(
         default=1, validator=[validators.ge(1), validators.le(CONNECTIONS_MAX)]
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import ipaddress
 import os
 import select
 import socket
@@ -219,7 +220,10 @@ class TlsChannel:
     def _names(self) -> list[str]:
         """Of the other end's certificate: alternative names, or else the subject's."""
         found: Any = self._socket.getpeercert() or {}
-        alternative = [value for _kind, value in found.get("subjectAltName", ())]
+        alternative = [
+            str(ipaddress.ip_address(value.strip())) if kind == "IP Address" else value
+            for kind, value in found.get("subjectAltName", ())
+        ]
         subject = [
             value
             for part in found.get("subject", ())

@@ -18,7 +18,8 @@ from xsave.testing import BACK, OUT, memory_links
 from xsave.testing.transport_suite import in_thread
 
 TIME_S = 20.0
-SMALL = LinkOptions(window_bytes=16 << 10, frame_bytes=1500)
+NEVER_S = 1000.0  # no sign of life wakes anybody: whatever has to be said is said at once
+SMALL = LinkOptions(window_bytes=16 << 10, frame_bytes=1500, ping_s=NEVER_S, silence_s=NEVER_S)
 
 
 def pattern(size_bytes: int, seed: int = 0) -> bytes:
@@ -104,10 +105,11 @@ def test_a_message_after_a_stream_is_heard_after_it_and_not_instead() -> None:
 def test_what_was_put_may_be_changed_after() -> None:
     page = bytearray(b"a" * 5000)
     with memory_links(LinkOptions(window_bytes=64 << 10, frame_bytes=1000)) as pair:
-        pair.network.stall()
+        pair.network.refusing = True
+        pair.network.break_now()
         pair.near.sink.put([page])
         page[:] = b"b" * 5000
-        pair.network.stall(False)
+        pair.network.refusing = False
         pair.near.sink.put([page])
         pair.near.sink.finish()
         assert pair.far.source(TIME_S).read() == b"a" * 5000 + b"b" * 5000
@@ -115,11 +117,13 @@ def test_what_was_put_may_be_changed_after() -> None:
 
 def test_many_small_writes_are_few_frames() -> None:
     with memory_links(LinkOptions(window_bytes=64 << 10, frame_bytes=8 << 10)) as pair:
-        pair.network.stall()
+        pair.network.refusing = True
+        pair.network.break_now()
+        wait_until(lambda: not pair.near._lanes)
         for number in range(1000):
             pair.near.sink.put([b"%08d" % number])
         assert len(pair.near._outgoing._kept) <= 3
-        pair.network.stall(False)
+        pair.network.refusing = False
         pair.near.sink.finish()
         assert pair.far.source(TIME_S).read() == b"".join(b"%08d" % n for n in range(1000))
 
@@ -192,7 +196,10 @@ def split(what: list[tuple[str, Any]]) -> list[list[tuple[str, Any]]]:
 
 @pytest.mark.parametrize("connections", [1, 3])
 def test_whatever_is_cut_everything_arrives_in_order_and_once(connections: int) -> None:
-    options = LinkOptions(window_bytes=8 << 10, frame_bytes=900, connections=connections)
+    options = LinkOptions(
+        window_bytes=8 << 10, frame_bytes=900, connections=connections, ping_s=NEVER_S,
+        silence_s=NEVER_S,
+    )  # fmt: skip
 
     @settings(max_examples=120, deadline=None)
     @given(cuts=CUTS, there=SAID, back=SAID)

@@ -76,6 +76,31 @@ def test_a_stream_goes_on_after_its_sockets_were_cut(
         assert counters.resent_bytes <= counters.nr_reconnections * (1 << 20)
 
 
+def test_a_long_stream_never_waits_for_a_sign_of_life() -> None:
+    """Threads hand each other what is to be written: none may be left asleep beside it."""
+    options = LinkOptions(ping_s=1000, silence_s=1000)
+    transport = TcpTransport()
+    nr_pieces, piece = 64, memoryview(bytearray(DATA[: 4 << 20]))
+    with (
+        transport.listen("127.0.0.1:0") as listener,
+        serve(listener, options) as server,
+        connect(transport, server.address, options) as near,
+        server.accept(TIME_S) as far,
+    ):
+
+        def write() -> None:
+            for _ in range(nr_pieces):
+                near.sink.put([b"head", piece, b"tail"])
+            near.sink.finish()
+
+        wait = in_thread(write)
+        source, room, got_bytes = far.source(TIME_S), memoryview(bytearray(4 << 20)), 0
+        while got := source.readinto(room):
+            got_bytes += got
+        wait()
+        assert got_bytes == nr_pieces * ((4 << 20) + 8)
+
+
 def test_a_link_over_pipes_ends_with_them() -> None:
     (there, in_there), (back, in_back) = os.pipe(), os.pipe()
     transport = PipeTransport()
