@@ -192,12 +192,12 @@ class _Kept:
         """:raises FieldError: it is whole, but wrong."""
         if handler is None:
             return
-        if self.info.guest_type not in handler.guest_types:
-            raise FieldError(
-                field="guest type", expected="a guest that can have it",
-                got=self.info.guest_type.value,
-            )  # fmt: skip
         if isinstance(event, Record):
+            if self.info.guest_type not in handler.guest_types:
+                raise FieldError(
+                    field="guest type", expected="a guest that can have it",
+                    got=self.info.guest_type.value,
+                )  # fmt: skip
             if isinstance(handler, RecordHandler):
                 handler.decode(memoryview(event.body))
         elif isinstance(handler, MemoryHandler):

@@ -68,6 +68,7 @@ class NotesHandler(RecordHandler[Notes]):
 class CorePagesHandler(MemoryHandler):
     name = PAGES
     summary = "memory in a core file, by physical address"
+    guest_types = frozenset()  # a guest's own memory is another record, whatever its type
 
     def check(self, batch: PageBatch) -> None:
         """Ordinary pages only: a core file knows no others."""
