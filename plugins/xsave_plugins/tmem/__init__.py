@@ -6,7 +6,8 @@ docs/formats/tmem.md.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from xsave import Handler, ImageInfo, PluginInfo, StreamCheck, hookimpl
 
@@ -17,6 +18,9 @@ from .options import OPTIONS
 from .pages import TmemPagesHandler
 from .pool import TmemPoolHandler
 from .settled import TmemSettledHandler
+
+if TYPE_CHECKING:
+    from xsave import GuestOffer, Host, HostDescription, Refuse, Stay
 
 PLUGIN = PluginInfo(
     name="tmem",
@@ -39,3 +43,17 @@ def xsave_register_handlers(register: Callable[[Handler], None]) -> None:
 @hookimpl
 def xsave_make_check(info: ImageInfo) -> StreamCheck | None:
     return TmemCheck()
+
+
+@hookimpl
+def xsave_describe_host(host: Host, tell: Callable[[Mapping[str, Any]], None]) -> None:
+    from .examine import describe_host
+
+    tell(describe_host(host))
+
+
+@hookimpl
+def xsave_examine(guest: GuestOffer, host: HostDescription, refuse: Refuse, stay: Stay) -> None:
+    from .examine import examine
+
+    examine(guest, host, refuse, stay)

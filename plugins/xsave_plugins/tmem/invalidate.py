@@ -80,6 +80,10 @@ class TmemInvalidateHandler(RecordHandler[TmemInvalidate]):
             (head, oids) if state.indexes is None else (head, oids, as_bytes(state.indexes, "<u4"))
         )
 
+    def key(self, state: TmemInvalidate) -> int:
+        """Of the pool: each record is applied as it comes, so none replaces another."""
+        return state.pool_id
+
     def apply(self, domain: Domain, state: TmemInvalidate) -> None:
         facet: TmemFacet = domain.need_facet("tmem")
         if state.indexes is None:

@@ -167,6 +167,10 @@ class TmemPagesHandler(RecordHandler[TmemPages]):
 
         return begin(domain.facet("tmem"), self._options)
 
+    def key(self, state: TmemPages) -> int:
+        """Of the pool: each record is applied as it comes, so none replaces another."""
+        return state.pool_id
+
     def apply(self, domain: Domain, state: TmemPages) -> None:
         """Pages stay as the source held them if this host takes them so."""
         facet: TmemFacet = domain.need_facet("tmem")

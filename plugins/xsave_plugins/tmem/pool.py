@@ -106,6 +106,10 @@ class TmemPoolHandler(LayoutHandler):
             goes_along = self._options.takes(flags)
             yield TmemPool(pool_id, flags, n_pages if goes_along else 0, (low, high))
 
+    def key(self, state: Layout) -> int:
+        assert isinstance(state, TmemPool)
+        return state.pool_id
+
     def apply(self, domain: Domain, state: Layout) -> None:
         """Without the ABI version: the host that creates the pool puts its own there."""
         assert isinstance(state, TmemPool)

@@ -62,6 +62,10 @@ class TmemSettledHandler(LayoutHandler):
             )  # fmt: skip
         return settled
 
+    def key(self, state: Layout) -> int:
+        assert isinstance(state, TmemSettled)
+        return state.pool_id
+
     def apply(self, domain: Domain, state: Layout) -> None:
         """:raises XsaveError: the pool has more pages than are valid. Fewer are no harm: this
         host, too, may drop them whenever it likes."""
