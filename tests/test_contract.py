@@ -46,6 +46,7 @@ ALLOWED = {
     "pipeline.diff": {"os", "pathlib"},  # whether an image can be read twice
     "pipeline.ends": {"os", "pathlib"},  # whether an address is a file
     "pipeline.inspect": {"pathlib"},  # names of images
+    "pipeline.breaks": {"threading"},  # tells that a link is broken while others wait for it
     "pipeline.migrate": {"time"},  # for how long an end that does not answer is asked again
     "pipeline.receive": {"threading", "time"},  # a thread for each guest that comes
     "pipeline.redact": {"os", "pathlib"},  # whether an image can be read again

@@ -2,82 +2,19 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from attrs import define, field
 
 import xsave
-from xsave import PluginManager, TryAgainError, UndecidedError, XsaveError, build_manager
-from xsave.io.journal import Journal
-from xsave.link.options import LinkOptions
-from xsave.pipeline.ends import domain_address
+from xsave import TryAgainError, UndecidedError, XsaveError
 from xsave.pipeline.migrate import migrate
-from xsave.pipeline.receive import Receiver
-from xsave.progress import MigrationReport
-from xsave.testing import memory_links
 from xsave_plugins.sim_host.abilities import Abilities
 from xsave_plugins.sim_host.domain import SimDomain
 
-QUICK = LinkOptions(patience_s=0.3, ping_s=0.1, silence_s=5, close_s=2)
-GUEST = "sim:pv?memory=8M&name=web&dirty=4M/s&prove=yes&tmem=20"
+from .ends import GUEST, Ends, make_ends
 
-
-@define
-class Ends:
-    """Both ends in one process.
-
-    :ivar told: what the destination reported.
-    """
-
-    manager: PluginManager
-    here: Journal
-    there: Journal
-    told: list[tuple[MigrationReport, BaseException | None]] = field(factory=list)
-    cuts: list[tuple[str, int]] = field(factory=list)
-
-    @property
-    def sim(self) -> Any:
-        return self.manager.backends.find("sim")
-
-    def guests(self, host: str) -> dict[str, bool]:
-        """Name to whether it runs."""
-        return {name: guest.is_running for name, guest in self.sim.host(host).guests.items()}
-
-    def receiver(self, into: str = "sim:?host=b&prove=yes", **options: Any) -> Receiver:
-        address = domain_address(into, self.manager)
-        assert address is not None
-        return Receiver(
-            address, self.manager, journal=self.there, answer_s=10,
-            told=lambda report, error: self.told.append((report, error)), **options,
-        )  # fmt: skip
-
-    def migrate(
-        self, source: str = GUEST, receiver: Receiver | None = None, **options: Any
-    ) -> MigrationReport:
-        receiver = receiver or self.receiver()
-        with memory_links(QUICK, cuts=self.cuts) as pair:
-            thread = threading.Thread(target=receiver.take, args=(pair.far,))
-            thread.start()
-            try:
-                return migrate(
-                    source, lambda: pair.near, manager=self.manager, journal=self.here,
-                    answer_s=10, ask_s=0, **options,
-                )  # fmt: skip
-            finally:
-                thread.join()
-
-
-@pytest.fixture
-def ends(tmp_path: Path) -> Iterator[Ends]:
-    ends = Ends(build_manager(), Journal(tmp_path / "here"), Journal(tmp_path / "there"))
-    yield ends
-    for host in ("a", "b"):
-        for guest in list(ends.sim.host(host).guests.values()):
-            guest.destroy()
+ends = make_ends
 
 
 @pytest.mark.parametrize("kind", ["pv", "pvh", "hvm"])

@@ -180,6 +180,11 @@ class Link:
             return self._error
 
     @property
+    def is_broken(self) -> bool:
+        """Whether it has no channel at the moment, and may come back."""
+        return self._state is State.BROKEN
+
+    @property
     def counters(self) -> LinkCounters:
         with self._lock:
             return LinkCounters(

@@ -38,6 +38,7 @@ from ..manager import HandlerTable, PluginManager, build_manager
 from ..progress import MigrationReport, ProgressCallback, RunReport
 from ..record import Record
 from ..workers import Workers
+from .breaks import breaks_told
 from .ends import DomainAddress, domain_address
 from .negotiate import Examination, examine, offer_domain, stays_behind
 from .run import DEFAULT_POLICY, about_us
@@ -279,20 +280,21 @@ class Departure:
         format_ = self._manager.formats.find(FORMAT)
         report = RunReport(reader.info, dest_format=talk.peer)
         report.save = reader.report
-        watch = Watch(
-            self._manager, self._handlers, kept, report, lambda: (self.sent_bytes(), None),
-            progress, cancelled, stage="migrate",
-        )  # fmt: skip
         sink = talk.link.sink
         pace = Pace(limit) if limit else None
         writer = format_.writer(sink, reader.info, write)
         passed = sink.offset
-        for event, _state in watch.events():
-            writer.put(event)
-            if pace is not None:
-                pace.passed(sink.offset - passed)
-                passed = sink.offset
-            self._listen()
+        with breaks_told(talk.link, progress) as told:
+            watch = Watch(
+                self._manager, self._handlers, kept, report, lambda: (self.sent_bytes(), None),
+                told, cancelled, stage="migrate",
+            )  # fmt: skip
+            for event, _state in watch.events():
+                writer.put(event)
+                if pace is not None:
+                    pace.passed(sink.offset - passed)
+                    passed = sink.offset
+                self._listen()
         writer.finish()
         report.dest_bytes = sink.offset
         sink.finish()

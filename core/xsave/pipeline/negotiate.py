@@ -209,7 +209,7 @@ def examine(
 ) -> Examination:
     """All that speaks against it, and all that will be otherwise there."""
     refusals, notices = manager.examine(offer, host, handlers.plugins)
-    own = Examination(tuple(_speaking(host)) + tuple(_fitting(offer, host)), ())
+    own = Examination(tuple(_speaking(host)) + tuple(_fitting(offer, host)), tuple(_one_way(host)))
     said = Examination(tuple(refusals), tuple(notices))
     records = _records(offer, host, said.without)
     return own.joined(said).joined(records)
@@ -224,6 +224,14 @@ def _speaking(host: HostDescription) -> Iterator[Refusal]:
         )  # fmt: skip
 
 
+def _one_way(host: HostDescription) -> Iterator[Notice]:
+    if host.speaks == "xen":
+        yield Notice(
+            "one-way", f"{host.host or 'the destination'} reads a plain Xen stream and answers "
+            "nothing: whether the guest runs there has to be looked at",
+        )  # fmt: skip
+
+
 def choose_protocol(theirs: tuple[int, int]) -> int | None:
     """The highest version that both speak; the newer end speaks the older one's."""
     chosen = min(PROTOCOL[1], theirs[1])
@@ -232,7 +240,8 @@ def choose_protocol(theirs: tuple[int, int]) -> int | None:
 
 def _fitting(offer: GuestOffer, host: HostDescription) -> Iterator[Refusal]:
     where = host.host or "the destination"
-    if offer.format not in host.formats:
+    # One that reads a plain Xen stream is sent one, whatever others are sent.
+    if host.speaks == "xsave" and offer.format not in host.formats:
         yield Refusal(
             "format", f"{where} does not read format {offer.format}",
             f"choose one that it reads with --to: {', '.join(host.formats) or 'none'}",

@@ -41,6 +41,7 @@ from .talk import ID_BYTES, Talk, check_fields, read_answer, say_hello
 
 if TYPE_CHECKING:
     from ..link.options import LinkOptions
+    from .migrate import Connect
 
 DESCRIPTION_BYTES_MAX = 4 << 20
 
@@ -57,7 +58,7 @@ class Preflight:
 
 def preflight(
     source: Any,
-    dest: str,
+    dest: str | Connect,
     *,
     codec: str | None = None,
     plugins: Iterable[str] | None = None,
@@ -66,8 +67,8 @@ def preflight(
     manager: PluginManager | None = None,
 ) -> Preflight:
     """:param source: address of a domain, or an image as for :func:`xsave.run`.
-    :param dest: address of a transport at which somebody receives, of a backend, or path of
-        a description.
+    :param dest: address of a transport at which somebody receives, or a function that makes a
+        link with it; address of a backend; or path of a description.
     :raises XsaveError: one of them cannot be looked at.
     """
     manager = manager or build_manager()
@@ -91,12 +92,14 @@ def _offer(source: Any, manager: PluginManager, handlers: HandlerTable, codec: s
 
 
 def _ask(
-    dest: str, offer: GuestOffer, manager: PluginManager, handlers: HandlerTable, answer_s: float,
-    options: LinkOptions | None,
+    dest: str | Connect, offer: GuestOffer, manager: PluginManager, handlers: HandlerTable,
+    answer_s: float, options: LinkOptions | None,
 ) -> tuple[HostDescription, Examination]:  # fmt: skip
+    if not isinstance(dest, str):
+        return _ask_live(dest, offer, answer_s)
     scheme = dest.partition(":")[0]
     if manager.transports.get(scheme) is not None and ":" in dest:
-        return _ask_live(dest, offer, manager, answer_s, options)
+        return _ask_live(connector(dest, manager, options), offer, answer_s)
     try:
         where = domain_address(dest, manager)
     except UnknownNameError as error:
@@ -111,10 +114,9 @@ def _ask(
 
 
 def _ask_live(
-    dest: str, offer: GuestOffer, manager: PluginManager, answer_s: float,
-    options: LinkOptions | None,
-) -> tuple[HostDescription, Examination]:  # fmt: skip
-    link = connector(dest, manager, options)()
+    connect: Connect, offer: GuestOffer, answer_s: float
+) -> tuple[HostDescription, Examination]:
+    link = connect()
     try:
         talk = Talk(link, answer_s)
         say_hello(talk, "preflight", secrets.token_bytes(ID_BYTES), offer)

@@ -31,6 +31,7 @@ from ..io.journal import Entry, HeldEntry, Journal
 from ..manager import PluginManager
 from ..progress import MigrationReport, ProgressCallback, RunReport
 from ..workers import Workers
+from .breaks import breaks_told
 from .ends import DomainAddress, DomainDestination
 from .negotiate import choose_protocol, describe_host, examine, with_states
 from .recover import destination_conduct, restarted
@@ -312,13 +313,14 @@ class Arrival:
                     pages=lambda _format: PageMode.FULL,
                 )  # fmt: skip
                 report = RunReport(opened.reader.info, dest_format=self._building.name)
-                watch = Watch(
-                    receiver.manager, receiver.handlers, opened.reader, report,
-                    lambda: (opened.source.offset, None), receiver.progress, self._stops.is_set,
-                    stage="receive",
-                )  # fmt: skip
-                for event, _state in watch.events():
-                    self._writer.put(event)
+                with breaks_told(talk.link, receiver.progress) as progress:
+                    watch = Watch(
+                        receiver.manager, receiver.handlers, opened.reader, report,
+                        lambda: (opened.source.offset, None), progress, self._stops.is_set,
+                        stage="receive",
+                    )  # fmt: skip
+                    for event, _state in watch.events():
+                        self._writer.put(event)
                 if not opened.source.at_end():
                     raise PeerError(
                         peer=talk.peer, what="stream", expected="its end", got="more bytes"
@@ -415,7 +417,7 @@ class Arrival:
             self._writer = self._building.open(self._info)
             domain = self._domain()
             known = self._entry
-            self._entry = evolve(known, locator=domain.locator, guest=domain.info.name)
+            self._entry = evolve(known, locator=domain.locator)
             if self._entry != known:
                 self._write_journal()
         except XsaveError as error:
@@ -435,8 +437,11 @@ class Arrival:
 
     def _destroy(self) -> None:
         self._building.give_up()
-        if self._building.domain is not None:
-            self._building.domain.destroy()
+        domain = self._building.domain
+        if domain is None and self._entry.locator:  # made, perhaps, and nobody heard of it
+            domain = self._receiver.into.backend.find(self._entry.locator)
+        if domain is not None:
+            domain.destroy()
 
     def _domain(self) -> Domain:
         assert self._building.domain is not None
