@@ -18,6 +18,7 @@ import numpy as np
 import xsave
 
 BATCH_MAX = 1024
+P2M_SIZE = 1 << 26  # pages; more than any guest has that is measured
 DEVICE_MODEL = b"QEVM\0\0\0\3\0"
 STORE_PFN, IOREQ_PFN, BUFIOREQ_PFN = 1, 5, 6
 
@@ -36,7 +37,7 @@ def legacy_parts(source: Path) -> Iterator[bytes]:
     manager, context, params = xsave.build_manager(), b"", {}
     with xsave.Workers(1) as pool:
         opened = open_stream(source, manager, pool, pages=lambda _format: xsave.PageMode.FULL)
-        yield struct.pack("<Q", 1 << 20)  # 4 GiB of address space, as HVM guests have
+        yield struct.pack("<Q", P2M_SIZE)
         yield struct.pack("<iIQII", -7, 0, 0, 0, 1)  # TSC_INFO
         for event in opened.reader:
             if isinstance(event, xsave.PageBatch):
