@@ -4,9 +4,10 @@
     python tests/bench/links.py tls
     python tests/bench/links.py break
 
-``tcp`` and ``tls`` print, as JSON, the seconds from the first byte to the other end's word that
-it has all of them: over a link, and over a bare pair that does nothing but ``sendall`` and
-``recv_into``; in turn, the other way round each time. ``break`` prints how many bytes were sent
+``tcp`` and ``tls`` print, as JSON, what it takes from the first byte to the other end's word that
+it has all of them, in seconds of both processes' processor time, and by the clock: over a link,
+and over a bare pair that does nothing but ``sendall`` and ``recv_into``; in turn, the other way
+round each time. ``break`` prints how many bytes were sent
 again after each of some breaks in the middle of the stream.
 """
 
@@ -33,6 +34,11 @@ UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 TIME_S = 60.0
 
 Send = Callable[[Iterator[memoryview]], None]
+
+
+def cpu_s() -> float:
+    """Of this process, all its threads, user and system."""
+    return time.process_time()
 
 
 def guest_memory() -> memoryview:
@@ -70,10 +76,12 @@ def receive_bare(kind: str, certs: Path, size_bytes: int) -> None:
     if kind == "tls":
         sock = tls_context(certs, server_side=True).wrap_socket(sock, server_side=True)
     with sock:
+        before_s = cpu_s()
         room = bytearray(PIECE_BYTES)
         left = size_bytes
         while left and (got := sock.recv_into(room)):
             left -= got
+        print(cpu_s() - before_s, flush=True)
         sock.sendall(b"x")
         sock.recv(1)  # the other end closes first
 
@@ -111,10 +119,11 @@ def receive_link(kind: str, certs: Path, size_bytes: int) -> None:
         with server.accept(TIME_S) as link:
             source = link.source(TIME_S)
             room = memoryview(bytearray(PIECE_BYTES))
-            got_bytes = 0
+            got_bytes, before_s = 0, cpu_s()
             while got := source.readinto(room):
                 got_bytes += got
             assert got_bytes == size_bytes, "not all of it came"
+            print(cpu_s() - before_s, flush=True)
             link.send({"got": got_bytes})
 
 
@@ -139,8 +148,10 @@ def send_link(kind: str, certs: Path, port: int) -> Send:
 # In turn ---------------------------------------------------------------------------------
 
 
-def run_once(how: str, kind: str, certs: Path, size_bytes: int, memory: memoryview) -> float:
-    """Seconds."""
+def run_once(
+    how: str, kind: str, certs: Path, size_bytes: int, memory: memoryview
+) -> tuple[float, float]:  # fmt: skip
+    """Seconds of processor time at both ends, and by the clock."""
     argv = [sys.executable, __file__, kind, "--receive", how, "--certs", str(certs)]
     with subprocess.Popen(
         [*argv, "--size", str(size_bytes)], stdout=subprocess.PIPE, text=True
@@ -148,21 +159,28 @@ def run_once(how: str, kind: str, certs: Path, size_bytes: int, memory: memoryvi
         assert receiver.stdout is not None
         port = int(receiver.stdout.readline())
         send = (send_link if how == "link" else send_bare)(kind, certs, port)
-        start = time.perf_counter()
+        start_s, before_s = time.perf_counter(), cpu_s()
         send(pieces(memory, size_bytes))
-        took_s = time.perf_counter() - start
+        wall_s, used_s = time.perf_counter() - start_s, cpu_s() - before_s
+        used_s += float(receiver.stdout.readline())
         getattr(send, "close", int)()
     assert receiver.returncode == 0
-    return took_s
+    return used_s, wall_s
 
 
 def measure_pairs(kind: str, certs: Path, size_bytes: int, nr_pairs: int) -> dict[str, Any]:
     memory = guest_memory()
-    times: dict[str, list[float]] = {"link": [], "bare": []}
+    times: dict[str, list[tuple[float, float]]] = {"link": [], "bare": []}
     for number in range(nr_pairs):
         for how in ("link", "bare")[:: 1 if number % 2 else -1]:
             times[how].append(run_once(how, kind, certs, size_bytes, memory))
-    return {"ours_s": times["link"], "theirs_s": times["bare"], "size_bytes": size_bytes}
+    return {
+        "size_bytes": size_bytes,
+        "ours_s": [used_s for used_s, _ in times["link"]],
+        "theirs_s": [used_s for used_s, _ in times["bare"]],
+        "wall_ours_s": [wall_s for _, wall_s in times["link"]],
+        "wall_theirs_s": [wall_s for _, wall_s in times["bare"]],
+    }
 
 
 def measure_breaks(size_bytes: int) -> dict[str, Any]:

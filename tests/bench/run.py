@@ -449,15 +449,21 @@ def _links(bench: Bench, *arguments: str) -> dict[str, Any]:
 
 
 def _link_against_bare(bench: Bench, kind: str) -> Figure:
-    """Time from the first byte to the last one's confirmation: a rate of 0.5 is a time of 2."""
+    """A rate of 0.5 is a time of 2."""
     size_bytes = min(LINK_BYTES, bench.size_bytes)
     found = _links(bench, kind, "--size", str(size_bytes), "--pairs", str(bench.nr_pairs))
     ours, theirs = found["ours_s"], found["theirs_s"]
     ratios = [mine / other for mine, other in zip(ours, theirs, strict=True)]
     return Figure(
-        unit="s wall", ours=statistics.median(ours), theirs=statistics.median(theirs),
-        value=statistics.median(ratios), spread=(min(ratios), max(ratios)), nr_pairs=len(ratios),
-    )  # fmt: skip
+        unit="s",
+        ours=statistics.median(ours),
+        theirs=statistics.median(theirs),
+        value=statistics.median(ratios),
+        spread=(min(ratios), max(ratios)),
+        nr_pairs=len(ratios),
+        wall_ours_s=statistics.median(found["wall_ours_s"]),
+        wall_theirs_s=statistics.median(found["wall_theirs_s"]),
+    )
 
 
 def _sent_again(bench: Bench) -> Figure:
