@@ -143,7 +143,8 @@ TABLE: Final = Table[State, Event, Act](
             Event.WENT: Step(State.CLEARED, (Act.JOURNAL,)),
         },
         State.UNSURE: {
-            **_stays(State.UNSURE, Event.BEGIN, Event.FAILED),
+            **_stays(State.UNSURE, Event.BEGIN),
+            Event.FAILED: _ABANDON_AND_SAY,
             Event.ABANDON: _ABANDON,
             Event.LOST: _ABANDON,
             Event.ASKED: _ABANDON_AND_SAY,
