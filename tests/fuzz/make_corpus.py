@@ -144,6 +144,44 @@ def make() -> Iterator[tuple[str, str, bytes]]:
         yield "native", "deltas", native(delta_pieces(), WITH_SHELF)
         yield "native", "successor", native(successor_pieces(), with_base(native(base_pieces())))
     yield from conversations()
+    yield from migrations()
+
+
+def migrations() -> Iterator[tuple[str, str, bytes]]:
+    """Each message that two ends of a migration say to each other."""
+    from xsave import GuestOffer, HostDescription
+    from xsave.link.frame import encode_message
+    from xsave.negotiation import OfferedRecord, host_as_data, offer_as_data
+
+    offer = GuestOffer(
+        name="web", guest_type="x86_pv", p2m_size=2048, nr_vcpus=1, memory_bytes=1 << 23,
+        records={"xen.pv.info": OfferedRecord(1, True, "pv", sure=True)},
+        bodies={"xen.pv.info": (bytes(8),)},
+    )  # fmt: skip
+    host = HostDescription(
+        xsave="0.1.0", plugins={"pv": "pv (xsave 0.1.0)"}, records={"xen.pv.info": 1},
+        codecs=("zstd",), formats=("native",), backend="sim", host="b", guest_types=("x86_pv",),
+        memory_free_bytes=1 << 30, facts={"tmem": {"supported": True, "codecs": []}},
+    )  # fmt: skip
+    info = {
+        "guest_type": "x86_pv", "page_size": 4096, "xen_version": "4.17", "word_size": 8,
+        "details": {"name": "web", "p2m_size": 2048},
+    }  # fmt: skip
+    said = {
+        "hello": {"protocol": [1, 1], "purpose": "migrate", "id": bytes(16),
+                  "guest": offer_as_data(offer)},
+        "answer": {"protocol": 1, "host": host_as_data(host),
+                   "refusals": [["memory", "too little", "add some"]],
+                   "notices": [["tmem", "stays", [["xen.tmem.pool", 1], ["a", None]]]]},
+        "begin": {"info": info},
+        "complete": {"counts": {"records": {"a": 1}, "nr_pages": 1, "nr_pfns": 2,
+                                "stream_bytes": 3}},
+        "runs": {"journal_s": 0.5, "start_s": 0},
+        "abandoned": {"code": 1, "reason": "no room"},
+        "ask": {"id": bytes(16)},
+    }  # fmt: skip
+    for name, fields in said.items():
+        yield "talk", name, encode_message({"kind": name, **fields})
 
 
 def conversations() -> Iterator[tuple[str, str, bytes]]:

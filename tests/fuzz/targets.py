@@ -17,6 +17,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import xsave
 from tests.robustness.images import base_pieces, native
@@ -34,11 +35,14 @@ from xsave.link.link import refusal_text
 from xsave.link.opening import Fields
 from xsave.link.options import WINDOW_MIN
 from xsave.link.outgoing import MESSAGE_WINDOW, Outgoing, Received
+from xsave.negotiation import Fields as MessageFields
+from xsave.negotiation import host_as_data, host_from_data, offer_as_data, offer_from_data
+from xsave.pipeline.talk import differing_counts, info_from_data, read_answer, read_hello
 from xsave.testing import MemoryPipe, MemorySink, MemorySource
 from xsave_plugins.native import spec
 
 FORMATS = ("xl", "libxl", "libxc", "xapi", "libvirt", "native")
-NAMES = (*FORMATS, "legacy", "link")
+NAMES = (*FORMATS, "legacy", "link", "talk")
 LEGACY = ("legacy", "xl-legacy", "xl-migrate-legacy", "xend", "xapi-legacy", "libvirt-legacy")
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -54,14 +58,14 @@ class Finder:
         self._base: bytes | None = None  # for images that were written against one
 
     def target(self, name: str) -> Target:
-        own = {"native": self.native, "legacy": self.legacy, "link": hear}
+        own = {"native": self.native, "legacy": self.legacy, "link": hear, "talk": understand}
         if name in own:
             return own[name]
         return lambda data: self.xen(name, data)
 
     def recognises(self, name: str, data: bytes) -> bool:
         """Whether an input of the corpus is of a format that this target is about."""
-        if name == "link":
+        if name in ("link", "talk"):
             return True
         if name != "legacy":
             return self.manager.formats.find(name).sniff(data[:4096])
@@ -164,6 +168,52 @@ class Finder:
             except xsave.XsaveError:
                 continue
             xsave.verify(io.BytesIO(out.getvalue()), workers=1, manager=self.manager)
+
+
+def understand(data: bytes) -> None:
+    """One message of a migration, as every kind of message there is: it is understood, or is
+    wrong in a field that has a name; what a host and a guest say is written again the same."""
+    try:
+        message = decode_message(data, "fuzz")
+    except xsave.LinkError:
+        return
+    for read in READERS:
+        with contextlib.suppress(xsave.FieldError):
+            read(message)
+
+
+def _read_error(message: dict[str, Any]) -> None:
+    fields = MessageFields(message, "message")
+    fields.number("code")
+    fields.text("reason")
+
+
+def _read_runs(message: dict[str, Any]) -> None:
+    fields = MessageFields(message, "message")
+    assert fields.seconds("journal_s") >= 0
+    assert fields.seconds("start_s") >= 0
+
+
+def _read_hello(message: dict[str, Any]) -> None:
+    *_, offer = read_hello(MessageFields(message, "message"))
+    assert offer_from_data(offer_as_data(offer)) == offer
+
+
+def _read_answer(message: dict[str, Any]) -> None:
+    _, host, _ = read_answer(MessageFields(message, "message"))
+    assert host_from_data(host_as_data(host)) == host
+
+
+def _read_counts(message: dict[str, Any]) -> None:
+    ours = {"records": {"a": 1}, "nr_pages": 1, "nr_pfns": 2, "stream_bytes": 3}
+    differing_counts(ours, message.get("counts"))
+
+
+READERS: tuple[Callable[[dict[str, Any]], object], ...] = (
+    _read_error, _read_runs, _read_hello, _read_answer, _read_counts,
+    lambda message: info_from_data(message.get("info")),
+    lambda message: MessageFields(message, "message").octets("id", 16),
+)  # fmt: skip
 
 
 def hear(data: bytes) -> None:
