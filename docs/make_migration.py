@@ -44,6 +44,12 @@ def steps(end: ModuleType) -> Iterator[str]:
     failing = [f"{act.value}: *{event.value}*" for act, event in end.TABLE.failures.items()]
     yield ""
     yield f"What is told when an act fails: {'; '.join(failing)}."
+    if end.TABLE.doubts:
+        doubted = [f"{act.value}: *{event.value}*" for act, event in end.TABLE.doubts.items()]
+        yield (
+            "When its host does not answer, so that nobody knows whether it was done: "
+            f"{'; '.join(doubted)}."
+        )
 
 
 def _journaled(end: ModuleType) -> set[object]:
