@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from jsonschema import Draft202012Validator
@@ -74,6 +77,26 @@ def test_text_reports_say_where_it_runs(run_xsave: Run, tmp_path: Path) -> None:
     assert b"handing it over" in here.stderr
     assert b"it runs here" in told
     assert b"receiving on unix:" in told
+
+
+def test_over_ssh_the_far_end_is_started_and_ends_with_its_link(
+    run_xsave: Run, tmp_path: Path
+) -> None:
+    ssh = tmp_path / "ssh"  # runs what it is to run there, here
+    ssh.write_text('#!/bin/sh\nfor last; do :; done\nexec sh -c "$last"\n')
+    ssh.chmod(0o755)
+    command = quote(f"{shlex.join(XSAVE)} receive pipe: 2> {tmp_path}/told --json")
+    done = run_xsave(
+        "migrate", GUEST, f"ssh:there?command={command}", "--state", tmp_path / "here",
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "XSAVE_INTO": "sim:?host=b",
+             "XSAVE_STATE": str(tmp_path / "there")},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert b"it runs there" in done.stderr
+    deadline = time.monotonic() + 60
+    while "migration/1" not in (tmp_path / "told").read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def test_a_refusal_is_an_error_with_all_its_reasons(

@@ -42,6 +42,8 @@ LOOK_S = 0.2  # how often it is looked whether the last one has ended
     "--into",
     required=True,
     metavar="BACKEND-ADDRESS",
+    envvar="XSAVE_INTO",
+    show_envvar=True,
     help="Where guests are made, such as sim:?host=b.",
 )
 @click.option("--once", is_flag=True, help="End after one guest has come, or has not.")
@@ -100,6 +102,7 @@ def command(
     if report is not None and not once:
         raise UsageError("--report is about one migration: only with --once")
     keep_freed_memory()
+    settings.json_on_stderr = address.startswith("pipe:")  # standard output is a link
     manager = build_manager()
     teller = _Teller(settings, report)
     options["workers"] = options["workers"] or 0
@@ -124,10 +127,10 @@ def command(
     return teller.exit_code if once else 0
 
 
-def _serve(server: Any, service: Service, once: bool) -> None:
+def _serve(server: _Server, service: Service, once: bool) -> None:
     from ..errors import SilentPeerError
 
-    while not (once and service.nr_migrations):
+    while not (once and service.nr_migrations) and not (server.is_one_link and service.nr_links):
         try:
             link = server.accept(LOOK_S)
         except SilentPeerError:
@@ -136,10 +139,14 @@ def _serve(server: Any, service: Service, once: bool) -> None:
 
 
 class _Server:
-    """Links at an address, whatever the transport."""
+    """Links at an address, whatever the transport.
 
-    def __init__(self, scheme: str, links: Any) -> None:
+    :ivar is_one_link: as of standard input and output: when that has ended, so has all.
+    """
+
+    def __init__(self, scheme: str, links: Any, is_one_link: bool) -> None:
         self.scheme = scheme
+        self.is_one_link = is_one_link
         self.address = links.address
         self.accept = links.accept
 
@@ -154,7 +161,7 @@ def _listening(address: str, manager: PluginManager, patience_s: float) -> Itera
         transport.listen(rest) as listener,
         serve(listener, link_options(patience_s)) as links,
     ):
-        yield _Server(transport.name, links)
+        yield _Server(transport.name, links, not transport.reconnects)
 
 
 def _recovered(entries: list[Entry]) -> Iterator[str]:

@@ -471,13 +471,14 @@ def _event_of(error: BaseException) -> Event:
 class Service:
     """A receiver over all links that come, each in a thread of its own.
 
-    :ivar nr_migrations: that have ended, one way or the other; ``has_ended`` tells of each.
+    :ivar nr_migrations: that have ended, one way or the other, among ``nr_links``;
+        ``has_ended`` tells of each.
     """
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
         self._threads: list[threading.Thread] = []
-        self.nr_migrations = 0
+        self.nr_migrations = self.nr_links = 0
         self.has_ended = threading.Condition()
 
     def start(self, link: Link) -> None:
@@ -492,6 +493,7 @@ class Service:
         was_migration = self._receiver.take(link)
         with self.has_ended:
             self.nr_migrations += was_migration
+            self.nr_links += 1
             self.has_ended.notify_all()
 
     def join(self) -> None:
