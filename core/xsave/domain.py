@@ -150,6 +150,12 @@ class Domain(abc.ABC):
     def stop_dirty_log(self) -> None:
         """Harmless when there is none."""
 
+    def is_at_rest(self) -> bool:
+        """Whether its vcpus stand still already, whoever paused it. Whoever saves or looks at
+        such a guest leaves it so: it may stand still because it runs elsewhere. A backend that
+        cannot tell says False."""
+        return False
+
     def throttle(self, share: float) -> bool:
         """Ask that the guest be slowed.
 

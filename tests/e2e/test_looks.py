@@ -10,6 +10,7 @@ import pytest
 import xsave
 from tests.e2e.checkpointed import Watched, boot
 from xsave.pipeline.inspect import RecordItem
+from xsave.pipeline.migrate import migrate
 
 GUESTS = ("pv", "pvh", "hvm")
 BUSY = "workload=random&dirty=20M/s&tmem=20"
@@ -122,3 +123,39 @@ def test_a_page_that_is_changing_is_told_of(
     with pytest.raises(xsave.TryAgainError, match="pfn 0x1 is changing just now"):
         xsave.read_pfns(watched.address, [1], manager=manager)
     watched.end()
+
+
+@pytest.mark.parametrize("kind", ["pv", "pvh", "hvm"])
+def test_a_guest_that_somebody_paused_is_left_so_by_whoever_looks_or_saves(
+    kind: str, tmp_path: Path
+) -> None:
+    """It may stand still because it runs elsewhere."""
+    manager = xsave.build_manager()
+    address = f"sim:{kind}?memory=8M&name=stopped&clock=manual"
+    domain = manager.backends.find("sim").open(address.removeprefix("sim:"))
+    domain.pause()
+    assert domain.is_at_rest()
+    xsave.inspect(address, manager=manager)
+    assert domain.is_at_rest()
+    xsave.run(address, tmp_path / "guest.xsv", manager=manager)
+    assert domain.is_at_rest()
+    with pytest.raises(xsave.XsaveError):
+        xsave.run(address, "sim:?host=b&host_memory=4M", manager=manager)
+    assert domain.is_at_rest()
+    with pytest.raises(xsave.UsageError, match="does not run: if a migration of it is open"):
+        migrate(address, "tcp:127.0.0.1:1", manager=manager)
+    domain.resume()
+    assert not domain.is_at_rest()
+    xsave.inspect(address, manager=manager)
+    assert not domain.is_at_rest()
+
+
+def test_a_guest_that_was_paused_is_paused_where_it_is_moved_to(tmp_path: Path) -> None:
+    manager = xsave.build_manager()
+    sim = manager.backends.find("sim")
+    domain = sim.open("pv?memory=8M&name=moving&clock=manual")
+    domain.pause()
+    xsave.run("sim:pv?name=moving", "sim:pv?host=b&name=moving", manager=manager)
+    there = sim.open("pv?host=b&name=moving")
+    assert there.is_at_rest()
+    there.destroy()

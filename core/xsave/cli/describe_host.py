@@ -27,8 +27,8 @@ from .settings import Settings
 def command(settings: Settings, address: str, output: str | None, plugins: list[str] | None) -> int:
     """Describe what the host of BACKEND-ADDRESS can take, as one JSON object.
 
-    Versions, plugins, records, codecs, free memory, and what plugins say of it: processor,
-    tmem. 'xsave preflight' takes such a file instead of a destination that answers.
+    Versions, plugins, records, codecs, free memory, and what plugins say of it, such as its
+    processor. 'xsave preflight' takes such a file instead of a destination that answers.
 
     \b
     Examples:

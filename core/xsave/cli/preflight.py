@@ -43,7 +43,7 @@ def command(
     Examples:
       xsave preflight sim:pv tcp:127.0.0.1:7777
       xsave preflight guest.xsv 'sim:?host=b'
-      xsave preflight 'sim:hvm?tmem=100' b.json --json
+      xsave preflight 'sim:hvm?memory=64M' b.json --json
     """
     from ..errors import EXIT_OK, EXIT_REFUSED
     from ..manager import build_manager

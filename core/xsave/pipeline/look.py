@@ -71,6 +71,7 @@ class DomainLook:
 
     def _while_paused(self) -> list[Event]:
         found: list[Event] = []
+        was_at_rest = self.domain.is_at_rest()
         began = self._clock()
         try:
             self.domain.pause()
@@ -78,7 +79,8 @@ class DomainLook:
                 found += self._memory()
             found += self._collector.records(Phase.END_OF_CHECKPOINT, Phase.DEVICE_MODEL, Phase.END)
         finally:
-            self.domain.resume()
+            if not was_at_rest:
+                self.domain.resume()
             self._paused_s = self._clock() - began
         return found
 

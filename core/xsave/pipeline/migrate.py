@@ -129,6 +129,11 @@ def migrate(
         pool = stack.enter_context(Workers(workers))
         domain = origin.backend.open(origin.rest)
         stack.callback(domain.close)
+        if domain.is_at_rest():
+            raise UsageError(
+                f"{source} does not run: if a migration of it is open, see xsave resolve; "
+                "otherwise let it run before it is moved"
+            )
         way = Departure(
             origin, domain, connect, dest if isinstance(dest, str) else "", journal or Journal(),
             manager, handlers, answer_s, ask_s,

@@ -338,7 +338,7 @@ def _hand_over(
         _look(saving, end, at_rest)
     if saving is not None:
         saving.release(fate)
-    if there is not None and starts:
+    if there is not None and starts and not (saving is not None and saving.found_at_rest):
         there.resume()
         if saving is not None:
             saving.lap_finish()

@@ -78,6 +78,8 @@ class DomainReader:
         self._wait = wait
         self._cancelled = cancelled
         self._logging = self._paused = self._released = False
+        # By whomever: it may stand still because it runs elsewhere, so it is left so.
+        self.found_at_rest = domain.is_at_rest()
         self._p2m_size = 0
         self._forecast: Forecast | None = None  # once somebody asks
         self._phase_began = 0.0  # of the downtime: each part begins where one ended
@@ -122,7 +124,7 @@ class DomainReader:
             each.callback(self.lap_finish)
             if what == "destroy":
                 each.callback(self.domain.destroy)
-            elif what == "resume" and self._paused:
+            elif what == "resume" and self._paused and not self.found_at_rest:
                 each.callback(self.domain.resume)
             if self.report.throttled:
                 each.callback(self.domain.throttle, 1.0)
@@ -230,7 +232,8 @@ class DomainReader:
         """The checkpoint has what it needs: the guest runs to the next one."""
         if self.report.throttled:
             self.domain.throttle(1.0)  # it was for pre-copy
-        self.domain.resume()
+        if not self.found_at_rest:
+            self.domain.resume()
         self.report.downtime.finish_s = self._lap()
         self._paused = False
 

@@ -93,6 +93,7 @@ DOMAIN: Mapping[str, Call] = {
     "page_types": Call("e"), "read_pages": Call("e"), "populate": Call("e"),
     "depopulate": Call("e"), "write_pages": Call("ep"), "start_dirty_log": _NOTHING,
     "read_dirty_log": Call("b", "clean"), "stop_dirty_log": _NOTHING, "throttle": Call("f"),
+    "is_at_rest": _NOTHING,
     "fingerprint": _NOTHING, "has_facet": Call("s"), "step": Call("f"),
 }  # fmt: skip
 FACETS: Mapping[str, Mapping[str, Call]] = {

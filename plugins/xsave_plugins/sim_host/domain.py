@@ -76,6 +76,9 @@ class SimDomain(Domain):
     def stop_dirty_log(self) -> None:
         self.guest.stop_dirty_log()
 
+    def is_at_rest(self) -> bool:
+        return not self.guest.is_running
+
     def throttle(self, share: float) -> bool:
         if not 0 < share <= 1:
             raise UsageError(f"a share of processor time: expected above 0 to 1, got {share}")

@@ -193,6 +193,9 @@ class RemoteDomain(Domain):
     def stop_dirty_log(self) -> None:
         self._ask("stop_dirty_log")
 
+    def is_at_rest(self) -> bool:
+        return bool(self._ask("is_at_rest"))
+
     def throttle(self, share: float) -> bool:
         return bool(self._ask("throttle", share))
 

@@ -189,6 +189,10 @@ class SavedDomain(_XenDomain):
         resume(self.control, self._connection.store, width)
         self._suspended_here = False
 
+    def is_at_rest(self) -> bool:
+        state = self.control.state()
+        return state.suspended or state.paused
+
     def destroy(self) -> None:
         if self._toolstack is None and self._is_still_there():
             toolstack.destroy(self.domid)
