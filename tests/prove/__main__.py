@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -33,7 +34,9 @@ def main() -> int:
     code = walk_the_model()
     folder = given.keep or Path(tempfile.mkdtemp(prefix="xsave-prove-"))
     numbers = range(given.first, given.first + given.runs)
-    wrong = Series(folder, given.seed, given.verbose).go(numbers, given.jobs)
+    series = Series(folder, given.seed, given.verbose)
+    signal.signal(signal.SIGINT, lambda *_: series.stop())
+    wrong = series.go(numbers, given.jobs)
     if not wrong and given.keep is None:
         shutil.rmtree(folder)
     return int(bool(code or wrong))
@@ -52,6 +55,11 @@ class Series:
         self._seed = seed
         self._verbose = verbose
         self._lock = threading.Lock()
+        self._stopped = False
+
+    def stop(self) -> None:
+        """The runs under way are the last ones."""
+        self._stopped = True
 
     def go(self, numbers: Iterable[int], jobs: int) -> list[str]:
         """:returns: what was wrong; the folder has the journals and logs."""
@@ -73,7 +81,7 @@ class Series:
 
     def _next(self, waiting: Iterator[int]) -> int | None:
         with self._lock:
-            return next(waiting, None)
+            return None if self._stopped else next(waiting, None)
 
     def _run(self, laboratory: Laboratory, plan: Plan) -> None:
         run = Run(laboratory, plan)

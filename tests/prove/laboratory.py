@@ -107,6 +107,7 @@ class Nursery:
             [sys.executable, str(Path(__file__).with_name("nursery.py"))],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2],
             env={n: v for n, v in os.environ.items() if not n.startswith("XSAVE_")},
+            start_new_session=True,  # Ctrl-C ends the series, not a run
         )  # fmt: skip
         self._reader.start()
         return self

@@ -31,8 +31,9 @@ class ServedHosts:
     def __enter__(self) -> ServedHosts:
         """:raises XsaveError: it did not start; the message is its own."""
         started = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-        )
+            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C is for whoever asked for the hosts, who ends them
+        )  # fmt: skip
         assert started.stdout is not None
         if not started.stdout.readline():
             _, said = started.communicate()
