@@ -154,7 +154,8 @@ def test_a_link_that_comes_back_goes_on_and_sends_only_what_is_missing(world: Wo
         report = world.migrate(connect)
     assert world.states == (None, "running")
     assert report.link is not None
-    assert report.link.nr_reconnections == len(cuts)
+    # what is cut on the way back may fall into a break that is there already
+    assert len(cuts) - 1 <= report.link.nr_reconnections <= len(cuts)
     assert report.link.resent_bytes <= len(cuts) * (SMALL.window_bytes + (16 << 10))
     with Hosts(world.sockets[0]) as left, Hosts(world.sockets[1]) as arrived:
         assert left.proofs()["left"][world.name] == arrived.proofs()["arrived"][world.name]
