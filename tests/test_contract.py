@@ -95,7 +95,8 @@ MACHINE_IN_PLUGINS = {
     "xsave_plugins.xen_host.device_model": {"pathlib", "socket", "tempfile", "time"},
     # the program that libxl runs, at the descriptors that libxl gave it
     "xsave_plugins.xen_host.libxl_link": {"os"},
-    "xsave_plugins.xen_host.libxc_tap": {"os"},
+    "xsave_plugins.xen_host.stream_tap": {"os"},
+    "xsave_plugins.xen_host.helper_settings": {"pathlib"},
     "xsave_plugins.xen_host.save_helper": {"os", "signal"},
     # what libxl keeps in files, and xl, which ends a guest with its devices
     "xsave_plugins.xen_host.toolstack": {"pathlib", "subprocess"},

@@ -104,12 +104,19 @@ class ReadOptions:
     :ivar base: the earlier image that the one to be read was written against. A reader that
         needs it to give what ``pages`` asks for, and has none or another one, raises
         UsageError.
+    :ivar nested: the image lies inside another one: what follows it is none of its reader's
+        business. Only said to formats that :attr:`Format.nests`.
+    :ivar inside: a reader of what begins at a place of the source and is of another format, one
+        that nests; None for what no such format recognises. To be asked while the headers are
+        read, and with what to do with the contents of its pages.
     """
 
     pages: PageMode = PageMode.FULL
     codecs: Mapping[str, Codec] = field(factory=dict)
     workers: Workers = field(factory=Workers)
     base: RandomAccess | None = None
+    nested: bool = False
+    inside: Callable[[ByteSource, PageMode], Reader | None] = lambda source, pages: None
 
 
 @frozen
@@ -232,6 +239,8 @@ class Format(abc.ABC):
     :cvar needs_file: its writer is given a :class:`RandomSink`, and no pipe.
     :cvar writes_deltas: pages can be written as differences: from what they were earlier in
         the stream, or in an earlier image.
+    :cvar nests: an image may lie inside one of another format: it says itself where it ends,
+        wherever it begins, and its reader takes no byte behind that.
     :cvar has_magic: whether inputs begin with bytes that are made to be recognised. Formats
         without are asked only when no other recognises an input.
     """
@@ -243,6 +252,7 @@ class Format(abc.ABC):
     readable: ClassVar[bool] = True
     writable: ClassVar[bool] = True
     writes_deltas: ClassVar[bool] = False
+    nests: ClassVar[bool] = False
     has_magic: ClassVar[bool] = True
 
     @abc.abstractmethod

@@ -73,6 +73,8 @@ def identification_as_text(file: str, found: Identification) -> list[str]:
         rows.append(("holds", describe(found.info)))
         if found.info.word_size:
             rows.append(("saved by", f"a toolstack of {8 * found.info.word_size} bits"))
+        if within := found.info.details.get("inside"):
+            rows.append(("inside", f"a stream of format {within}"))
     if found.fault:
         rows.append(("but", found.fault))
     rows.append(("here", _use(found)))

@@ -7,12 +7,12 @@ from typing import Any
 from attrs import define, field
 
 from ..errors import UnrecognisedError, XsaveError
-from ..format import Format, PageMode, ReadOptions
+from ..format import Format, PageMode
 from ..io.source import open_source
 from ..manager import PluginManager, build_manager
 from ..record import ImageInfo
 from ..workers import Workers
-from .stream import claims, unrecognised, unwrap
+from .stream import claims, read_options, unrecognised, unwrap
 
 
 @define
@@ -60,7 +60,7 @@ def identify(source: Any, *, manager: PluginManager | None = None) -> Identifica
             format_.writable, others=[other.name for other in found[1:]],
         )  # fmt: skip
         if format_.readable:
-            options = ReadOptions(PageMode.SKIP, manager.codecs.items(), pool)
+            options = read_options(PageMode.SKIP, manager, pool)
             try:
                 known.info = format_.reader(inner, options).info
             except XsaveError as error:

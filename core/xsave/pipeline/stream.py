@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 
 from ..check import StreamCheck
 from ..codec import Codec
@@ -24,7 +24,7 @@ from ..errors import (
     StreamError,
     UnrecognisedError,
 )
-from ..format import Format, PageMode, RandomAccess, Reader, ReadOptions
+from ..format import ByteSource, Format, PageMode, RandomAccess, Reader, ReadOptions
 from ..handler import Handler, MemoryHandler, RecordHandler
 from ..io.source import Hasher, Source, from_read, open_source
 from ..manager import HandlerTable, PluginManager
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 PROGRESS_INTERVAL_S = 0.1
 SNIFF_BYTES = 4096
+MAGIC_BYTES = 64  # of what lies inside an input, which may come slowly
 WRAPPERS_MAX = 4  # codecs around an input, one in the other
 SALVAGED = "salvaged"  # in the details of an image that was saved from damage
 
@@ -142,11 +143,26 @@ def open_stream(
     source = open_source(where, hasher=hasher)
     try:
         format_, source = recognise(source, manager)
-        options = ReadOptions(pages(format_), manager.codecs.items(), workers, base)
+        options = read_options(pages(format_), manager, workers, base)
         return OpenedStream(source, format_, format_.reader(source, options))
     except BaseException:
         source.close()
         raise
+
+
+def read_options(
+    pages: PageMode, manager: PluginManager, workers: Workers, base: RandomAccess | None = None
+) -> ReadOptions:
+    """With which a format may find images of others inside its own."""
+    alone = ReadOptions(pages, manager.codecs.items(), workers, base)
+
+    def inside(source: ByteSource, pages: PageMode) -> Reader | None:
+        found = [one for one in claims(source.peek(MAGIC_BYTES), manager) if one.nests]
+        if len(found) != 1:
+            return None
+        return found[0].reader(source, evolve(alone, pages=pages, nested=True))
+
+    return evolve(alone, inside=inside)
 
 
 def is_salvaged(info: ImageInfo) -> bool:

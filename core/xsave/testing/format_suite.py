@@ -193,6 +193,21 @@ class FormatSuite:
             assert source.offset == len(image), "bytes behind the end were taken"
             assert_same_events(events, self.events())
 
+    def test_an_image_inside_another_one_is_read_to_its_end(self) -> None:
+        if not self.format.nests:
+            return
+        image = self.image()
+        for size_before in (0, 1, 4099):
+            for pages in (PageMode.FULL, PageMode.SKIP):
+                source = MemorySource(bytes(size_before) + image + b"what follows")
+                source.skip(size_before, "what is before")
+                options = evolve(self.read_options(pages), nested=True)
+                events = list(self.format.reader(source, options))
+                assert source.offset == size_before + len(image)
+                assert all(size_before <= event.offset < source.offset for event in events)
+                expected = self.read(MemorySource(image), pages)
+                assert_same_events(events, expected)
+
     def test_damage_is_refused_or_read_as_something_else(self) -> None:
         image = self.image()
 

@@ -28,6 +28,7 @@ class NativeFormat(Format):
     summary = "xsave image: checksummed, sealed, indexed, compressed if asked for"
     suffixes = (".xsv",)
     writes_deltas = True
+    nests = True
 
     def sniff(self, head: bytes) -> bool:
         return head.startswith(MAGIC)

@@ -83,34 +83,38 @@ class Piece:
 
 def read_header(source: ByteSource) -> tuple[dict[str, Any], bytes]:
     """:returns: the header's map; the bytes of it that are sealed."""
+    start = source.offset
     fixed = source.take(spec.HEADER.size + spec.HEADER_SUM.size, "image header")
     magic, major, minor, size = spec.HEADER.unpack_from(fixed)
     if magic != MAGIC:
-        raise FormatError(what="image magic", offset=0, expected=MAGIC.hex(), got=magic.hex())
+        raise FormatError(what="image magic", offset=start, expected=MAGIC.hex(), got=magic.hex())
     if major not in spec.MAJORS:
         known = " or ".join(f"{version}.x" for version in spec.MAJORS)
         raise FormatError(
-            what="image version", offset=8, expected=known,
+            what="image version", offset=start + 8, expected=known,
             got=f"{major}.{minor}: a later xsave can read it",
         )  # fmt: skip
     if size > spec.HEAD_MAX:
         raise FormatError(
-            what="header size", offset=12, expected=f"at most {spec.HEAD_MAX}", got=str(size)
+            what="header size",
+            offset=start + 12,
+            expected=f"at most {spec.HEAD_MAX}",
+            got=str(size),
         )
     padded = source.take(size + (-size & 7), "image header")
     head = padded[:size]
     (expected,) = spec.HEADER_SUM.unpack_from(fixed, spec.HEADER.size)
     if (got := spec.head_sum(fixed[: spec.HEADER.size], head)) != expected:
         raise DamageError(
-            what="image header", offset=0, expected=f"{expected:016x}", got=f"{got:016x}"
+            what="image header", offset=start, expected=f"{expected:016x}", got=f"{got:016x}"
         )
-    check_zero(padded[size:], spec.HEADER.size + spec.HEADER_SUM.size + size)
-    loaded = spec.load(head, "image header", 0)
+    check_zero(padded[size:], start + spec.HEADER.size + spec.HEADER_SUM.size + size)
+    loaded = spec.load(head, "image header", start)
     if major == 1:
         loaded = {key: value for key, value in loaded.items() if key not in spec.OF_VERSION_2}
     elif "needs" not in loaded:
         raise FormatError(
-            what="'needs' in the image header", offset=0, expected="what a reader must know",
+            what="'needs' in the image header", offset=start, expected="what a reader must know",
             got="nothing",
         )  # fmt: skip
     return loaded, bytes(fixed) + bytes(padded)
@@ -207,8 +211,11 @@ def describe_header(head: Mapping[str, Any]) -> ImageInfo:
     )
 
 
-def read_piece(source: ByteSource) -> Piece:
-    """Everything of a piece before its body, checked; the body is taken by the caller."""
+def read_piece(source: ByteSource, start: int = 0) -> Piece:
+    """Everything of a piece before its body, checked; the body is taken by the caller.
+
+    :param start: of the image in the source.
+    """
     offset = source.offset
     fixed = source.take(spec.PREFIX.size, "head of a piece")
     prefix = spec.unpack_prefix(fixed, offset)
@@ -220,7 +227,9 @@ def read_piece(source: ByteSource) -> Piece:
             expected=f"{prefix.sum:016x}", got=f"{got:016x}",
         )  # fmt: skip
     at = source.offset
-    if (at + prefix.padding) % (1 << prefix.alignment) or prefix.padding >= 1 << prefix.alignment:
+    if (at - start + prefix.padding) % (
+        1 << prefix.alignment
+    ) or prefix.padding >= 1 << prefix.alignment:
         raise FormatError(
             what="padding of a piece", offset=offset,
             expected=f"a body at a multiple of {1 << prefix.alignment}", got=str(prefix.padding),

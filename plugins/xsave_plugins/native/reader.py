@@ -58,6 +58,7 @@ class NativeReader:
     def __init__(self, source: ByteSource, options: ReadOptions) -> None:
         self._source = source
         self._options = options
+        self._start = source.offset  # of the header, from which the image counts
         head, sealed = read_header(source)
         self.info = describe_header(head)
         self._seal = hashlib.sha256(sealed)
@@ -127,7 +128,7 @@ class NativeReader:
     def _pieces(self) -> Iterator[tuple[Callable[[], Event], int]]:
         """What makes each event, and how many bytes it will have about."""
         while True:
-            piece = read_piece(self._source)
+            piece = read_piece(self._source, self._start)
             self._nr_pieces += 1
             kind = piece.prefix.kind
             if kind == spec.END:
@@ -194,7 +195,7 @@ class NativeReader:
     def _row(self, piece: Piece, first: int = spec.NO_PFN, last: int = 0) -> None:
         number = piece.number("type", (1 << 32) - 1)
         self._rows += spec.index_row(
-            piece.offset, first, last, self._next_page, number, piece.prefix.kind
+            piece.offset - self._start, first, last, self._next_page, number, piece.prefix.kind
         )
 
     # -- records and batches ---------------------------------------------------------
@@ -326,7 +327,7 @@ class NativeReader:
                 what="the index", offset=piece.offset, expected="the pieces of this image",
                 got="others",
             )  # fmt: skip
-        self._index_offset = piece.offset
+        self._index_offset = piece.offset - self._start
 
     def _finish(self, piece: Piece) -> None:
         self._no_body(piece)
@@ -347,12 +348,13 @@ class NativeReader:
             raise piece.wrong("index", f"{self._index_offset:#x}", piece.head["index"])
         at = self._source.offset
         end, magic = spec.TAIL.unpack(self._source.take(spec.TAIL.size, "tail of the image"))
-        if magic != spec.TAIL_MAGIC or end != piece.offset:
+        began = piece.offset - self._start
+        if magic != spec.TAIL_MAGIC or end != began:
             raise FormatError(
                 what="tail of the image", offset=at,
-                expected=f"{spec.TAIL_MAGIC!r} and {piece.offset:#x}", got=f"{magic!r}, {end:#x}",
+                expected=f"{spec.TAIL_MAGIC!r} and {began:#x}", got=f"{magic!r}, {end:#x}",
             )  # fmt: skip
-        if not self._source.at_end():
+        if not self._options.nested and not self._source.at_end():
             raise FormatError(
                 what="end of the image", offset=self._source.offset,
                 expected="nothing after the tail", got="further bytes",

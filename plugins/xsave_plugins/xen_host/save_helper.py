@@ -3,7 +3,8 @@
 libxl runs the program that the environment variable ``LIBXL_SAVE_HELPER`` names, for ``xl
 save``, ``xl restore``, ``xl migrate`` and for libvirt. It writes and reads the part of an
 image that is libxc's; everything around it stays libxl's, and so does the guest: whether it
-goes on or ends is libxl's to decide, after what it is told here. How: docs/xen.md.
+goes on or ends is libxl's to decide, after what it is told here. That part is a libxc stream, or
+where both ends are xsave a native one, as it was set. How: docs/xen.md.
 """
 
 from __future__ import annotations
@@ -14,23 +15,23 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
-from xsave import Progress, UsageError, XsaveError, run
+from xsave import Progress, UsageError, XsaveError, build_manager, run
 
-from .libxc_tap import LibxcTap
+from .helper_settings import NATIVE, HelperSettings, load_settings
 from .libxl_link import DEBUG, ERROR, INFO, WARN, LibxlGoneError, LibxlLink
+from .stream_tap import StreamTap
 
 if TYPE_CHECKING:
     from xsave import Domain
 
     from .domain import BuiltDomain, SavedDomain
 
-FORMAT = "libxc-v3"
 PLAIN = 0  # the other stream types are Remus and COLO
 LIVE = 1 << 0
 LEVELS = {logging.DEBUG: DEBUG, logging.INFO: INFO, logging.WARNING: WARN}
@@ -146,17 +147,25 @@ def _fail(request: Request, link: LibxlLink, text: str, number: int) -> None:
 
 def _save(request: SaveRequest, link: LibxlLink) -> None:
     _check_plain(request)
+    settings = load_settings(os.environ)
+    further: dict[str, Any] = {}
+    if settings.stream == NATIVE:
+        further = {
+            "codec": settings.codec, "checksum": settings.checksum, "deltas": settings.deltas
+        }  # fmt: skip
     domain = _open_saved(request, link)
     report = run(
-        domain, request.fd, to=FORMAT, live=bool(request.flags & LIVE), then="pause",
-        progress=_Percent(link, "saving"),
+        domain, request.fd, to=settings.format, live=bool(request.flags & LIVE), then="pause",
+        plugins=settings.plugins, options=_options(settings, "source"), policy=settings.policy,
+        progress=_Percent(link, "saving"), **further,
     )  # fmt: skip
-    link.log(DEBUG, f"domain {request.domid} saved: {report.nr_pages} pages in "
-                    f"{report.elapsed_s:.1f} s")  # fmt: skip
+    link.log(DEBUG, f"domain {request.domid} saved: {report.nr_pages} pages as {report.dest_bytes} "
+                    f"bytes of {report.dest_format} in {report.elapsed_s:.1f} s")  # fmt: skip
 
 
 def _restore(request: RestoreRequest, link: LibxlLink) -> None:
     _check_plain(request)
+    settings = load_settings(os.environ)
     results: list[tuple[int, int]] = []
 
     def complete(_source: Domain | None, domain: Domain | None) -> None:
@@ -164,8 +173,23 @@ def _restore(request: RestoreRequest, link: LibxlLink) -> None:
         results.append(built.complete())
 
     domain = _open_built(request, link)
-    run(LibxcTap.over(request.fd), domain, at_rest=complete, progress=_Percent(link, "restoring"))
+    run(
+        StreamTap.over(request.fd), domain, at_rest=complete, plugins=settings.plugins,
+        options=_options(settings, "dest"), progress=_Percent(link, "restoring"),
+    )  # fmt: skip
     link.restore_results(*results[0])
+
+
+def _options(settings: HelperSettings, end: str) -> Mapping[str, str]:
+    """Those that are about this end: the others are refused, and meant for the other way."""
+    if not settings.options:
+        return {}
+    manager = build_manager()
+    return {
+        key: value
+        for key, value in settings.options.items()
+        if end in manager.find_option(key).ends
+    }
 
 
 def _check_plain(request: Request) -> None:

@@ -25,7 +25,7 @@ class _XenFormat(Format):
     def reader(self, source: ByteSource, options: ReadOptions) -> Reader:
         from .reader import XenReader
 
-        return XenReader(source, self.name, self.layers, options.pages)
+        return XenReader(source, self.name, self.layers, options)
 
     def writer(self, sink: ByteSink, info: ImageInfo, options: WriteOptions) -> Writer:
         from .writer import XenWriter

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from attrs import evolve
+
 from xsave import (
     RESERVED_TYPES,
     TYPE_NAMES,
@@ -20,9 +22,12 @@ from xsave import (
     PageBatch,
     PageMode,
     RawEntries,
+    Reader,
+    ReadOptions,
     Record,
     RecordError,
     RecordType,
+    UsageError,
 )
 
 from . import framing as f
@@ -41,12 +46,12 @@ class XenReader:
     """
 
     def __init__(
-        self, source: ByteSource, format_: str, layers: tuple[str, ...], pages: PageMode
+        self, source: ByteSource, format_: str, layers: tuple[str, ...], options: ReadOptions
     ) -> None:
         self._source = source
         self._layers = layers
         # There is nothing to check in the contents: to be passed over is enough.
-        self._skip_pages = pages in (PageMode.SKIP, PageMode.CHECK)
+        self._skip_pages = options.pages in (PageMode.SKIP, PageMode.CHECK)
         self._headers: list[Record] = []
         details: dict[str, object] = {}
         if "migration" in layers:
@@ -59,6 +64,13 @@ class XenReader:
             self._headers += read_xapi_headers(source, details)
         if "libxl" in layers:
             self._read_libxl_header(details)
+        self._inside = self._read_inside(options)
+        if self._inside is not None:
+            self.info = self._info_of(self._inside, format_, details)
+            self._guest_type = self.info.guest_type
+            self._order = LibxcOrder(3, self._guest_type)
+            self._order.ended = True
+            return
         guest_type, version, xen_version = self._read_libxc_header(details)
         self._guest_type = guest_type
         self._page_type = f.PAGE_DATA_TYPES[guest_type]
@@ -70,6 +82,25 @@ class XenReader:
             xen_version=xen_version,
             details=details,
         )
+
+    def _read_inside(self, options: ReadOptions) -> Reader | None:
+        """What stands where a libxc stream should, written by another save helper than Xen's;
+        None for a libxc stream."""
+        if "libxl" not in self._layers or self._source.peek(8) == f.LIBXC_MARKER:
+            return None
+        carried = options.pages is PageMode.CARRY  # by whom nothing is known
+        return options.inside(self._source, PageMode.FULL if carried else options.pages)
+
+    @staticmethod
+    def _info_of(inside: Reader, format_: str, details: dict[str, object]) -> ImageInfo:
+        info = inside.info
+        if info.guest_type not in f.GUEST_NUMBERS or info.page_size != f.PAGE_BYTES:
+            raise UsageError(
+                f"the {info.format} stream inside is that of an {info.guest_type.value} guest with "
+                f"pages of {info.page_size} bytes, which a libxl stream cannot hold"
+            )
+        details = {**info.details, **details, "inside": info.format}
+        return evolve(info, format=format_, details=details)
 
     def __iter__(self) -> Iterator[Event]:
         yield from self._headers
@@ -166,7 +197,7 @@ class XenReader:
         yield from read_xapi_parts(self._source, self._guest_type)
 
     def _libxl_records(self) -> Iterator[Event]:
-        yield from self._libxc_round()
+        yield from self._libxc_round() if self._inside is None else self._records_inside()
         while True:
             offset = self._source.offset
             number, length = self._record_header("libxl record", offset)
@@ -192,6 +223,11 @@ class XenReader:
                 if self._source.at_end():
                     return
                 yield from self._libxc_round()
+
+    def _records_inside(self) -> Iterator[Event]:
+        """Marks of libxl's layer come from that itself."""
+        assert self._inside is not None
+        return (event for event in self._inside if event.name not in f.LIBXL_TURNS)
 
     def _libxc_round(self) -> Iterator[Event]:
         """Up to and including END or CHECKPOINT."""

@@ -11,7 +11,7 @@ import pytest
 
 from tests.plugins.xen_host.fake_xen import FakeGuest, FakeXen
 from tests.plugins.xen_host.test_domain import connection, hvm_guest
-from xsave import UsageError, verify
+from xsave import PAGE_SIZE, UsageError, verify
 from xsave_plugins.xen_host import save_helper
 from xsave_plugins.xen_host.control import Control
 from xsave_plugins.xen_host.libxl_link import LibxlLink
@@ -62,12 +62,15 @@ class Libxl:
 
 
 @pytest.fixture
-def xen(monkeypatch: pytest.MonkeyPatch) -> FakeXen:
+def xen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeXen:
     """Two domains: 7, that runs, and 8, empty."""
     source = hvm_guest()
     source.context, source.params = CONTEXT, {1: 5, 17: 1, 12: 0xFE000}
     source.leaves, source.msrs = struct.pack("<6I", 0, 0xFFFFFFFF, 1, 2, 3, 4), bytes(16)
     made = FakeXen(source, FakeGuest(domid=8))
+    settings = tmp_path / "helper.toml"
+    settings.touch()
+    monkeypatch.setenv("XSAVE_HELPER_CONFIG", str(settings))
     monkeypatch.setattr("xsave_plugins.xen_host.connection.Connection", lambda: connection(made))
     return made
 
@@ -92,22 +95,27 @@ def test_a_guest_is_saved_as_libxl_wants_it(xen: FakeXen, tmp_path: Path, live: 
     assert xen.guests[7].asked.count("resume") == 0
 
 
+def restore_before(path: Path, behind: bytes, libxl: Libxl) -> None:
+    """Into domain 8, from an image with something behind it that must be left alone."""
+    with path.open("ab") as file:
+        file.write(behind)
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        request = RestoreRequest(fd, -1, 8, 3, 0, 4, 0, 768, 0)
+        assert serve(request, libxl.link(768)) == 0
+        assert os.read(fd, 100) == behind
+    finally:
+        os.close(fd)
+
+
 def test_what_was_saved_is_restored_and_not_a_byte_behind_it_is_read(
     xen: FakeXen, tmp_path: Path
 ) -> None:
     path = tmp_path / "image.libxc"
     save(xen, path, Libxl(xen.guests[7]))
-    with path.open("ab") as file:
-        file.write(b"what libxl reads next")
     new = xen.guests[8]
     libxl = Libxl(new)
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        request = RestoreRequest(fd, -1, 8, 3, 0, 4, 0, 768, 0)
-        assert serve(request, libxl.link(768)) == 0
-        assert os.read(fd, 100) == b"what libxl reads next"
-    finally:
-        os.close(fd)
+    restore_before(path, b"what libxl reads next", libxl)
     assert libxl.asked() == [8, 9, 10]
     said = dict(libxl.heard)
     assert said[8] == struct.pack("=I", 0)
@@ -117,6 +125,58 @@ def test_what_was_saved_is_restored_and_not_a_byte_behind_it_is_read(
     assert not any(new.frames[5])  # the store's ring begins empty
     assert (new.context, new.params[2], new.params[18]) == (CONTEXT, 3, 4)
     assert new.leaves == xen.guests[7].leaves
+
+
+@pytest.mark.parametrize("live", [0, 1])
+def test_a_native_stream_is_written_where_that_was_asked_for_and_told_by_its_bytes(
+    xen: FakeXen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, live: int
+) -> None:
+    path = tmp_path / "image"
+    monkeypatch.setenv("XSAVE_HELPER_STREAM", "native")
+    monkeypatch.setenv("XSAVE_HELPER_CODEC", "zstd:1")
+    save(xen, path, Libxl(xen.guests[7]), flags=live)
+    found = verify(path)
+    assert found.source.format == "native"
+    assert found.source.details["source"]["domid"] == 7
+    assert path.stat().st_size < 3 * PAGE_SIZE
+    monkeypatch.delenv("XSAVE_HELPER_STREAM")  # whoever reads it needs no word of it
+    new = xen.guests[8]
+    libxl = Libxl(new)
+    restore_before(path, b"\x02\0\0\0\x08\0\0\0 and so on", libxl)
+    assert libxl.asked() == [8, 9, 10]
+    assert bytes(new.frames[0]) == bytes(xen.guests[7].frames[0])
+    assert (new.context, new.params[2], new.params[18]) == (CONTEXT, 3, 4)
+    assert new.leaves == xen.guests[7].leaves
+
+
+def test_a_native_stream_that_is_damaged_is_told_with_its_place(
+    xen: FakeXen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "image"
+    monkeypatch.setenv("XSAVE_HELPER_STREAM", "native")
+    save(xen, path, Libxl(xen.guests[7]))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    libxl = Libxl(xen.guests[8])
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        serve(RestoreRequest(fd, -1, 8, 3, 0, 4, 0, 768, 0), libxl.link(768))
+    finally:
+        os.close(fd)
+    assert libxl.heard[-1] == (10, struct.pack("=ii", -1, 5))
+    assert "damaged" in libxl.logged()
+
+
+def test_settings_that_make_no_sense_stop_a_save_before_it_begins(
+    xen: FakeXen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XSAVE_HELPER_STREAM", "naive")
+    libxl = Libxl(xen.guests[7])
+    save(xen, tmp_path / "x", libxl)
+    assert libxl.asked() == [10]
+    assert "XSAVE_HELPER_STREAM: expected libxc or native, got 'naive'" in libxl.logged()
+    assert xen.guests[7].asked == []
 
 
 def test_a_guest_that_cannot_be_suspended_is_told_with_the_reason(
