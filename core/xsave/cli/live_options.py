@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import PLUGIN_OPTION, POLICY, F
+from .options import POLICY, F, plugin_options_option
 from .rates import PERIOD, RATE
 
 if TYPE_CHECKING:
@@ -17,28 +16,9 @@ if TYPE_CHECKING:
 OF_A_SOURCE_DOMAIN = ("live", "policy", "then", "checkpoint")
 
 
-def split_plugin_options(
-    _context: click.Context, _parameter: click.Parameter, given: Sequence[str]
-) -> dict[str, str]:
-    options: dict[str, str] = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not (key and equals):
-            raise click.BadParameter(f"{text!r} is not PLUGIN.NAME=VALUE")
-        if key in options:
-            raise click.BadParameter(f"{key} is given twice")
-        options[key] = value
-    return options
-
-
 def domain_options(function: F) -> F:
     for option in (
-        click.option(
-            "--option", "options", type=PLUGIN_OPTION, multiple=True,
-            metavar="PLUGIN.NAME=VALUE", callback=split_plugin_options,
-            help="Ask something of a plugin: 'xsave plugins NAME' lists what there is. May be "
-            "given several times.",
-        ),
+        plugin_options_option,
         click.option(
             "--report", type=click.Path(dir_okay=False), metavar="FILE",
             help="Write the report as one HTML page too, with plots; it needs nothing else.",

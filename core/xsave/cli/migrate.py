@@ -7,13 +7,13 @@ from typing import Any
 import click
 
 from .link_options import journal_in, link_options, patience_options, state_option
-from .live_options import only_given, refuse_policy_without_live, split_plugin_options
+from .live_options import only_given, refuse_policy_without_live
 from .options import (
     CODEC,
-    PLUGIN_OPTION,
     POLICY,
     json_option,
     pass_settings,
+    plugin_options_option,
     plugins_option,
     telling_options,
     workers_option,
@@ -38,15 +38,7 @@ from .settings import Settings
     help="Of the stream's pieces: xxh3-128 (the default) or sha256.",
 )
 @plugins_option
-@click.option(
-    "--option",
-    "options_of_plugins",
-    type=PLUGIN_OPTION,
-    multiple=True,
-    metavar="PLUGIN.NAME=VALUE",
-    callback=split_plugin_options,
-    help="Ask something of a plugin: 'xsave plugins NAME' lists what there is.",
-)
+@plugin_options_option
 @click.option(
     "--live/--no-live",
     default=None,
@@ -124,7 +116,6 @@ def command(
     refuse_policy_without_live(options)
     keep_freed_memory()
     options["workers"] = options["workers"] or 0
-    options["options"] = options.pop("options_of_plugins")
     with progress_shown(settings) as progress:
         done = migrate(
             source, dest, manager=build_manager(), journal=journal_in(state),

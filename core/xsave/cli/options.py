@@ -140,6 +140,30 @@ def plugins_option(function: F) -> F:
     )(function)  # fmt: skip
 
 
+def _split_plugin_options(
+    _context: click.Context, _parameter: click.Parameter, given: Sequence[str]
+) -> dict[str, str]:
+    options: dict[str, str] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not (key and equals):
+            raise click.BadParameter(f"{text!r} is not PLUGIN.NAME=VALUE")
+        if key in options:
+            raise click.BadParameter(f"{key} is given twice")
+        options[key] = value
+    return options
+
+
+def plugin_options_option(function: F) -> F:
+    """Becomes the parameter ``options``, a dict."""
+    return click.option(
+        "--option", "options", type=PLUGIN_OPTION, multiple=True,
+        metavar="PLUGIN.NAME=VALUE", callback=_split_plugin_options,
+        help="Ask something of a plugin: 'xsave plugins NAME' lists what there is. May be "
+        "given several times.",
+    )(function)  # fmt: skip
+
+
 def base_option(what: str) -> Callable[[F], F]:
     """:param what: the help, in a sentence."""
     return click.option("--base", type=click.Path(), metavar="FILE", help=what)

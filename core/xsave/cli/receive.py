@@ -15,11 +15,10 @@ from .link_options import (
     patience_options,
     state_option,
 )
-from .live_options import split_plugin_options
 from .options import (
-    PLUGIN_OPTION,
     json_option,
     pass_settings,
+    plugin_options_option,
     plugins_option,
     telling_options,
     workers_option,
@@ -48,15 +47,7 @@ LOOK_S = 0.2  # how often it is looked whether the last one has ended
 )
 @click.option("--once", is_flag=True, help="End after one guest has come, or has not.")
 @plugins_option
-@click.option(
-    "--option",
-    "options_of_plugins",
-    type=PLUGIN_OPTION,
-    multiple=True,
-    metavar="PLUGIN.NAME=VALUE",
-    callback=split_plugin_options,
-    help="Ask something of a plugin: 'xsave plugins NAME' lists what there is.",
-)
+@plugin_options_option
 @click.option(
     "--limit",
     type=RATE,
@@ -106,7 +97,6 @@ def command(
     manager = build_manager()
     teller = _Teller(settings, report)
     options["workers"] = options["workers"] or 0
-    options["options"] = options.pop("options_of_plugins")
     with progress_shown(settings) as progress:
         receiver = Receiver(
             backend_address(into, manager), manager, journal=journal_in(state),

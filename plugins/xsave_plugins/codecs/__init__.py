@@ -9,7 +9,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Protocol
 
-from xsave import FieldError, PluginError, TruncatedError
+from xsave import Buffer, FieldError, PluginError, TruncatedError
 
 Read = Callable[[int], bytes]
 
@@ -43,7 +43,7 @@ class FrameDecompressor(Protocol):
     def needs_input(self) -> bool: ...
     @property
     def unused_data(self) -> bytes | None: ...
-    def decompress(self, data: bytes, max_length: int) -> bytes: ...
+    def decompress(self, data: Buffer, max_length: int) -> bytes: ...
 
 
 class FrameStream:
@@ -120,3 +120,28 @@ class FrameStream:
 def damaged(codec: str, size_bytes: int, got: str) -> FieldError:
     """The error for a body that does not unpack to exactly ``size_bytes``."""
     return FieldError(field=f"{codec} data", expected=f"{size_bytes} bytes packed", got=got)
+
+
+def unpack_frame(
+    frame: FrameDecompressor, data: Buffer, size_bytes: int, codec: str, errors: type[Exception]
+) -> bytes:
+    """Exactly ``size_bytes`` from exactly one frame, which has a sum of its own.
+
+    :param errors: what the decompressor raises for damaged data.
+    :raises FieldError: says what is there instead.
+    """
+    try:
+        # One byte of room more than wanted, so that the decompressor goes on to the
+        # frame's end instead of stopping when it is full.
+        unpacked = frame.decompress(data, size_bytes + 1)
+    except (errors, EOFError):
+        raise damaged(codec, size_bytes, "a damaged frame") from None
+    if len(unpacked) > size_bytes:
+        raise damaged(codec, size_bytes, "more bytes")
+    if not frame.eof:
+        raise damaged(codec, size_bytes, f"a frame cut after {len(unpacked)} bytes")
+    if frame.unused_data:
+        raise damaged(codec, size_bytes, f"{len(frame.unused_data)} bytes too many")
+    if len(unpacked) < size_bytes:
+        raise damaged(codec, size_bytes, f"{len(unpacked)} bytes")
+    return unpacked

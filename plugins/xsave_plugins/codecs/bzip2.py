@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from xsave import Buffer, Codec, PluginInfo, hookimpl
 
-from . import FrameStream, Read, damaged, require
+from . import FrameStream, Read, require, unpack_frame
 
 PLUGIN = PluginInfo(name="bzip2", summary="codec: bzip2, levels 1 to 9", contract=(1, 1))
 
@@ -28,20 +28,7 @@ class Bzip2Codec(Codec):
     def decompress(self, data: Buffer, size_bytes: int) -> Buffer:
         import bz2
 
-        stream = bz2.BZ2Decompressor()
-        try:
-            unpacked = stream.decompress(bytes(data), size_bytes + 1)
-        except (OSError, EOFError):
-            raise damaged(self.name, size_bytes, "a damaged stream") from None
-        if len(unpacked) > size_bytes:
-            raise damaged(self.name, size_bytes, "more bytes")
-        if not stream.eof:
-            raise damaged(self.name, size_bytes, f"a stream cut after {len(unpacked)} bytes")
-        if stream.unused_data:
-            raise damaged(self.name, size_bytes, f"{len(stream.unused_data)} bytes too many")
-        if len(unpacked) < size_bytes:
-            raise damaged(self.name, size_bytes, f"{len(unpacked)} bytes")
-        return unpacked
+        return unpack_frame(bz2.BZ2Decompressor(), data, size_bytes, self.name, OSError)
 
     def open_stream(self, read: Read) -> Read:
         """Streams in any number."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from xsave import Buffer, Codec, PluginInfo, hookimpl
 
-from . import FrameStream, Read, damaged
+from . import FrameStream, Read, unpack_frame
 
 PLUGIN = PluginInfo(name="gzip", summary="codec: gzip, levels 1 to 9", contract=(1, 1))
 
@@ -28,20 +28,7 @@ class GzipCodec(Codec):
         return packer.compress(data) + packer.flush()
 
     def decompress(self, data: Buffer, size_bytes: int) -> Buffer:
-        member = zlib.decompressobj(_MEMBER)
-        try:
-            unpacked = member.decompress(data, size_bytes + 1)
-        except zlib.error:
-            raise damaged(self.name, size_bytes, "a damaged member") from None
-        if len(unpacked) > size_bytes:
-            raise damaged(self.name, size_bytes, "more bytes")
-        if not member.eof:
-            raise damaged(self.name, size_bytes, f"a member cut after {len(unpacked)} bytes")
-        if member.unused_data:
-            raise damaged(self.name, size_bytes, f"{len(member.unused_data)} bytes too many")
-        if len(unpacked) < size_bytes:
-            raise damaged(self.name, size_bytes, f"{len(unpacked)} bytes")
-        return unpacked
+        return unpack_frame(_Member(), data, size_bytes, self.name, zlib.error)
 
     def open_stream(self, read: Read) -> Read:
         """Members in any number, as the gzip program takes them."""
@@ -66,7 +53,7 @@ class _Member:
     def unused_data(self) -> bytes:
         return self._member.unused_data
 
-    def decompress(self, data: bytes, max_length: int) -> bytes:
+    def decompress(self, data: Buffer, max_length: int) -> bytes:
         return self._member.decompress(data or self._member.unconsumed_tail, max_length)
 
 

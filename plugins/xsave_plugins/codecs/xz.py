@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from xsave import Buffer, Codec, PluginInfo, hookimpl
 
-from . import FrameStream, Read, damaged, require
+from . import FrameStream, Read, require, unpack_frame
 
 if TYPE_CHECKING:
     from lzma import LZMADecompressor
@@ -36,20 +36,7 @@ class XzCodec(Codec):
     def decompress(self, data: Buffer, size_bytes: int) -> Buffer:
         import lzma
 
-        stream = _stream()
-        try:
-            unpacked = stream.decompress(bytes(data), size_bytes + 1)
-        except (lzma.LZMAError, EOFError):
-            raise damaged(self.name, size_bytes, "a damaged stream") from None
-        if len(unpacked) > size_bytes:
-            raise damaged(self.name, size_bytes, "more bytes")
-        if not stream.eof:
-            raise damaged(self.name, size_bytes, f"a stream cut after {len(unpacked)} bytes")
-        if stream.unused_data:
-            raise damaged(self.name, size_bytes, f"{len(stream.unused_data)} bytes too many")
-        if len(unpacked) < size_bytes:
-            raise damaged(self.name, size_bytes, f"{len(unpacked)} bytes")
-        return unpacked
+        return unpack_frame(_stream(), data, size_bytes, self.name, lzma.LZMAError)
 
     def open_stream(self, read: Read) -> Read:
         """Streams in any number, without padding between them. One that would need more

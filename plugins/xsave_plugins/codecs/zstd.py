@@ -10,7 +10,7 @@ from typing import Any
 
 from xsave import Buffer, Codec, PluginInfo, hookimpl
 
-from . import FrameStream, Read, damaged, require
+from . import FrameStream, Read, damaged, require, unpack_frame
 
 PLUGIN = PluginInfo(name="zstd", summary="codec: Zstandard, levels 1 to 19", contract=(1, 1))
 
@@ -58,19 +58,10 @@ class ZstdCodec(Codec):
             if claimed != size_bytes:
                 got = "a frame without its size" if claimed is None else f"a frame of {claimed}"
                 raise damaged(self.name, size_bytes, got)
-            frame = zstd.ZstdDecompressor()
-            # One byte of room more than wanted, so that the decompressor goes on to the
-            # frame's end instead of stopping when it is full.
-            unpacked: bytes = frame.decompress(data, max_length=size_bytes + 1)
         except zstd.ZstdError:
             raise damaged(self.name, size_bytes, "a damaged frame") from None
-        if len(unpacked) > size_bytes:
-            raise damaged(self.name, size_bytes, "more bytes")
-        if not frame.eof:
-            raise damaged(self.name, size_bytes, f"a frame cut after {len(unpacked)} bytes")
-        if frame.unused_data:
-            raise damaged(self.name, size_bytes, f"{len(frame.unused_data)} bytes too many")
-        return unpacked
+        frame = zstd.ZstdDecompressor()
+        return unpack_frame(frame, data, size_bytes, self.name, zstd.ZstdError)
 
     def open_stream(self, read: Read) -> Read:
         """Frames and skippable frames in any number. A frame may ask for a window of up to

@@ -7,18 +7,14 @@ their capabilities, 56 with their banks' controls, 64 since Xen 4.10.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from attrs import frozen
 
 from xsave import (
     Buffer,
     FieldError,
-    GuestType,
     Layout,
-    Phase,
-    RecordHandler,
     Redaction,
     layout,
     raw,
@@ -28,10 +24,7 @@ from xsave import (
     u64,
 )
 
-from .vcpu import VcpuHeader, apply_body, collect_bodies
-
-if TYPE_CHECKING:
-    from xsave import Domain
+from .vcpu import VcpuHandler, VcpuHeader
 
 MAX_SIZE = 128  # bytes: the room Xen's restorer has for one
 
@@ -83,14 +76,12 @@ class VcpuExtended:
     rest: bytes
 
 
-class VcpuExtendedHandler(RecordHandler[VcpuExtended]):
+class VcpuExtendedHandler(VcpuHandler[VcpuExtended]):
+    kind = "extended"
     name = "xen.pv.vcpu_extended"
     summary = "system-call entry points and machine-check state of a vcpu"
     redaction = Redaction.KEPT
-    phase = Phase.END_OF_CHECKPOINT
-    facet = "pv"
     after = frozenset({"xen.pv.vcpu_basic"})
-    guest_types = frozenset({GuestType.X86_PV})
 
     def decode(self, body: memoryview) -> VcpuExtended:
         header = VcpuHeader.decode_at(body, 0)
@@ -111,12 +102,3 @@ class VcpuExtendedHandler(RecordHandler[VcpuExtended]):
         header = VcpuHeader(vcpu_id=state.vcpu_id, reserved=state.reserved)
         context = state.context.encode() if state.context is not None else b""
         return (header.encode(), context, state.rest)
-
-    def collect(self, domain: Domain) -> Iterator[VcpuExtended]:
-        return map(self.decode, collect_bodies(domain, "extended"))
-
-    def apply(self, domain: Domain, state: VcpuExtended) -> None:
-        apply_body(domain, "extended", b"".join(self.encode(state)))
-
-    def key(self, state: VcpuExtended) -> int:
-        return state.vcpu_id

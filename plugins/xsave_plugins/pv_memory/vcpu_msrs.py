@@ -5,28 +5,21 @@ Layout: the 8-byte vcpu header, then 16-byte entries (Xen's ``xen_domctl_vcpu_ms
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
 from attrs import frozen
 
 from xsave import (
     Buffer,
     FieldError,
-    GuestType,
     Layout,
-    Phase,
-    RecordHandler,
     Redaction,
     layout,
     u32,
     u64,
 )
 
-from .vcpu import VcpuHeader, apply_body, collect_bodies
-
-if TYPE_CHECKING:
-    from xsave import Domain
+from .vcpu import VcpuHandler, VcpuHeader
 
 # Those that Xen after 4.22 takes; other versions knew others, so none is refused here.
 MSR_NAMES = {
@@ -58,14 +51,12 @@ class VcpuMsrs:
     entries: tuple[MsrEntry, ...]
 
 
-class VcpuMsrsHandler(RecordHandler[VcpuMsrs]):
+class VcpuMsrsHandler(VcpuHandler[VcpuMsrs]):
+    kind = "msrs"
     name = "xen.pv.vcpu_msrs"
     summary = "model-specific registers of a vcpu"
     redaction = Redaction.KEPT
-    phase = Phase.END_OF_CHECKPOINT
-    facet = "pv"
     after = frozenset({"xen.pv.vcpu_xsave"})
-    guest_types = frozenset({GuestType.X86_PV})
 
     def decode(self, body: memoryview) -> VcpuMsrs:
         header = VcpuHeader.decode_at(body, 0)
@@ -83,12 +74,3 @@ class VcpuMsrsHandler(RecordHandler[VcpuMsrs]):
     def encode(self, state: VcpuMsrs) -> Sequence[Buffer]:
         header = VcpuHeader(vcpu_id=state.vcpu_id, reserved=state.reserved)
         return [header.encode(), *(entry.encode() for entry in state.entries)]
-
-    def collect(self, domain: Domain) -> Iterator[VcpuMsrs]:
-        return map(self.decode, collect_bodies(domain, "msrs"))
-
-    def apply(self, domain: Domain, state: VcpuMsrs) -> None:
-        apply_body(domain, "msrs", b"".join(self.encode(state)))
-
-    def key(self, state: VcpuMsrs) -> int:
-        return state.vcpu_id

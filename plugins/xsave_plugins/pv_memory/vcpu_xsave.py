@@ -6,28 +6,22 @@ anything) an XSAVE area in the processor's standard format, not compacted.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from attrs import evolve, frozen
 
 from xsave import (
     Buffer,
     FieldError,
-    GuestType,
     Layout,
-    Phase,
-    RecordHandler,
     Redaction,
     layout,
     raw,
     u64,
 )
 
-from .vcpu import VcpuHeader, apply_body, collect_bodies
-
-if TYPE_CHECKING:
-    from xsave import Domain
+from .vcpu import VcpuHandler, VcpuHeader
 
 # State components by bit, as the processor manuals number them.
 COMPONENTS = {
@@ -79,14 +73,12 @@ class VcpuXsave:
     components: bytes
 
 
-class VcpuXsaveHandler(RecordHandler[VcpuXsave]):
+class VcpuXsaveHandler(VcpuHandler[VcpuXsave]):
+    kind = "xsave"
     name = "xen.pv.vcpu_xsave"
     summary = "extended processor state (XSAVE) of a vcpu"
     redaction = Redaction.CLEANED
-    phase = Phase.END_OF_CHECKPOINT
-    facet = "pv"
     after = frozenset({"xen.pv.vcpu_extended"})
-    guest_types = frozenset({GuestType.X86_PV})
 
     def decode(self, body: memoryview) -> VcpuXsave:
         header = VcpuHeader.decode_at(body, 0)
@@ -114,18 +106,9 @@ class VcpuXsaveHandler(RecordHandler[VcpuXsave]):
         area = state.area.encode() if state.area is not None else b""
         return (header.encode(), xcr, area, state.components)
 
-    def collect(self, domain: Domain) -> Iterator[VcpuXsave]:
-        return map(self.decode, collect_bodies(domain, "xsave"))
-
-    def apply(self, domain: Domain, state: VcpuXsave) -> None:
-        apply_body(domain, "xsave", b"".join(self.encode(state)))
-
     def redact(self, state: VcpuXsave, seen: Mapping[str, Any]) -> VcpuXsave:
         """Which components there are, and none of their contents."""
         if state.area is None:
             return state
         area = state.area.replace(legacy=bytes(512), reserved=bytes(48))
         return evolve(state, area=area, components=bytes(len(state.components)))
-
-    def key(self, state: VcpuXsave) -> int:
-        return state.vcpu_id

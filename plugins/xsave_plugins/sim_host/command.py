@@ -254,7 +254,8 @@ def _name_after(path: str) -> str:
     return name if is_name(name) else "a"
 
 
-def _stop(_number: int, _frame: FrameType | None) -> None:
+def _stop(number: int, _frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_IGN)  # a second one does not interrupt the end
     raise KeyboardInterrupt
 
 
