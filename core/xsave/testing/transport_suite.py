@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import re
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +21,7 @@ _NAME = re.compile(r"[a-z][a-z0-9-]+")
 _MANY_BYTES = 3 << 20  # more than any buffer on the way
 
 
-class TransportSuite:
+class TransportSuite(abc.ABC):
     """For a :class:`xsave.Transport` both of whose ends can be in this process.
 
     :cvar transport: the one under test.
@@ -30,9 +31,9 @@ class TransportSuite:
     transport: ClassVar[Transport]
     nonsense: ClassVar[Sequence[str]] = ()
 
+    @abc.abstractmethod
     def listen_at(self) -> str:
         """An address to listen at, another one each time where that matters."""
-        raise NotImplementedError
 
     @contextmanager
     def channels(self) -> Iterator[tuple[Channel, Channel]]:
