@@ -98,6 +98,8 @@ MACHINE_IN_PLUGINS = {
     "xsave_plugins.xen_host.stream_tap": {"os"},
     "xsave_plugins.xen_host.helper_settings": {"pathlib"},
     "xsave_plugins.xen_host.save_helper": {"os", "signal"},
+    # where a host keeps a guest's TPM
+    "xsave_vtpm.swtpm": {"os", "pathlib"},
     # what libxl keeps in files, and xl, which ends a guest with its devices
     "xsave_plugins.xen_host.toolstack": {"pathlib", "subprocess"},
 }

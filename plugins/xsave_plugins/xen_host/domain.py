@@ -284,7 +284,7 @@ class BuiltDomain(_XenDomain):
         else:
             self.pv = PvState(self.control, self._connection.machine, self._memory, ports)
             self._facets["pv"] = self.pv
-        self._nr_vcpus = state.nr_vcpus
+        self._nr_vcpus, self._uuid = state.nr_vcpus, str(state.uuid)
 
     @property
     def info(self) -> DomainInfo:  # type: ignore[override]  # only looked at: it grows
@@ -294,6 +294,7 @@ class BuiltDomain(_XenDomain):
             p2m_size=len(self._has_memory) if self.pv is None else self.pv.p2m_size,
             nr_vcpus=self._nr_vcpus,
             xen_version=self._connection.hypercalls.version,
+            details={"domid": self.domid, "uuid": self._uuid},
         )
 
     def pause(self) -> None:

@@ -6,13 +6,23 @@ Body: a deterministic CBOR map (RFC 8949, 4.2.1; shorter keys first) of ``tpm``,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 import cbor2
 from attrs import frozen
-from xsave import Buffer, FieldError, Handler, Phase, PluginInfo, RecordHandler, hookimpl
+from xsave import (
+    Buffer,
+    Domain,
+    FieldError,
+    Handler,
+    Phase,
+    PluginInfo,
+    RecordHandler,
+    XsaveError,
+    hookimpl,
+)
 
 PLUGIN = PluginInfo(name="vtpm", summary="state of a virtual TPM", contract=(1, 1))
 
@@ -49,6 +59,20 @@ class VtpmHandler(RecordHandler[VtpmState]):
     def encode(self, state: VtpmState) -> Sequence[Buffer]:
         body = {"version": LAYOUT_VERSION, "tpm": state.tpm, "nvram": dict(state.nvram)}
         return (cbor2.dumps(body, canonical=True),)
+
+    def collect(self, domain: Domain) -> Iterable[VtpmState]:
+        from .swtpm import folder_of, read_state
+
+        folder = folder_of(domain.info.details)
+        found = None if folder is None else read_state(folder)
+        return () if found is None else (found,)
+
+    def apply(self, domain: Domain, state: VtpmState) -> None:
+        from .swtpm import folder_of, write_state
+
+        if (folder := folder_of(domain.info.details)) is None:
+            raise XsaveError("vtpm.state: this domain has no uuid to keep a TPM under")
+        write_state(folder, state)
 
 
 def _state(found: Any) -> VtpmState:
