@@ -95,7 +95,6 @@ MACHINE_IN_PLUGINS = {
     "xsave_plugins.xen_host.device_model": {"pathlib", "socket", "tempfile", "time"},
     # the program that libxl runs, at the descriptors that libxl gave it
     "xsave_plugins.xen_host.libxl_link": {"os"},
-    "xsave_plugins.xen_host.stream_tap": {"os"},
     "xsave_plugins.xen_host.helper_settings": {"pathlib"},
     "xsave_plugins.xen_host.save_helper": {"os", "signal"},
     # where a host keeps a guest's TPM

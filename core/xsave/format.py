@@ -104,7 +104,7 @@ class ReadOptions:
     :ivar base: the earlier image that the one to be read was written against. A reader that
         needs it to give what ``pages`` asks for, and has none or another one, raises
         UsageError.
-    :ivar nested: the image lies inside another one: what follows it is none of its reader's
+    :ivar nested: the image lies inside another stream: what follows it is none of its reader's
         business. Only said to formats that :attr:`Format.nests`.
     :ivar inside: a reader of what begins at a place of the source and is of another format, one
         that nests; None for what no such format recognises. To be asked while the headers are

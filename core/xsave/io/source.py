@@ -43,6 +43,8 @@ class Source:
     :param seek: moves the input forward by so many bytes; None where it cannot.
     :param hasher: is shown every byte that is taken; bytes that are skipped by seeking
         are not shown, so give ``seek=None`` to have all of them.
+    :param ahead: read more than is asked for, where that saves reads. Without it, no byte is
+        taken from the input that nobody took or looked at here.
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class Source:
         seek: Callable[[int], None] | None = None,
         hasher: Hasher | None = None,
         close: Callable[[], None] | None = None,
+        ahead: bool = True,
     ) -> None:
         self.size_bytes = size_bytes
+        self.ahead = ahead
         self.offset = 0
         self._read_into = read_into
         self._seek = seek
@@ -80,8 +84,9 @@ class Source:
         if self._start + wanted > BUFFER_BYTES:
             self._buffer[:have] = bytes(self._buffer[self._start : self._end])
             self._start, self._end = 0, have
+        most = BUFFER_BYTES if self.ahead else self._start + wanted
         while self._end - self._start < wanted:
-            nbytes = self._read(self._buffer[self._end :])
+            nbytes = self._read(self._buffer[self._end : most])
             if not nbytes:
                 return
             self._end += nbytes
@@ -249,28 +254,32 @@ def _open(path: Path) -> int:
 
 
 def open_source(
-    where: str | os.PathLike[str] | int | Readable, *, hasher: Hasher | None = None
-) -> Source:
+    where: str | os.PathLike[str] | int | Readable, *, hasher: Hasher | None = None,
+    ahead: bool = True,
+) -> Source:  # fmt: skip
     """A source for a path, ``-`` (standard input), a file descriptor, or a file object.
 
     A descriptor or file object stays open afterwards. With a ``hasher`` nothing is seeked
     over, so that it is shown every byte.
 
+    :param ahead: see :class:`Source`.
     :raises SourceError: it cannot be opened.
     """
     if isinstance(where, int):
-        return _from_fd(where, hasher, close=None)
+        return _from_fd(where, hasher, None, ahead)
     if not isinstance(where, str | os.PathLike):
-        return Source(_reader_of(where), hasher=hasher)
+        return Source(_reader_of(where), hasher=hasher, ahead=ahead)
     if where == "-":
         if os.isatty(0):
             raise UsageError("standard input is a terminal; give a file, or pipe an image in")
-        return _from_fd(0, hasher, close=None)
+        return _from_fd(0, hasher, None, ahead)
     fd = _open(Path(where))
-    return _from_fd(fd, hasher, close=lambda: os.close(fd))
+    return _from_fd(fd, hasher, lambda: os.close(fd), ahead)
 
 
-def _from_fd(fd: int, hasher: Hasher | None, close: Callable[[], None] | None) -> Source:
+def _from_fd(
+    fd: int, hasher: Hasher | None, close: Callable[[], None] | None, ahead: bool
+) -> Source:
     try:
         status = os.fstat(fd)
     except OSError as error:
@@ -291,6 +300,7 @@ def _from_fd(fd: int, hasher: Hasher | None, close: Callable[[], None] | None) -
         seek=seek if regular and hasher is None else None,
         hasher=hasher,
         close=close,
+        ahead=ahead,
     )
 
 

@@ -79,6 +79,7 @@ def run(
     checkpoint: Checkpoints | None = None,
     take_over: bool = False,
     at_rest: AtRest | None = None,
+    leave_rest: bool = False,
     workers: int = 0,
     manager: PluginManager | None = None,
     progress: ProgressCallback | None = None,
@@ -127,6 +128,8 @@ def run(
         that is an image) when everything has arrived and neither has run on yet: to compare
         them. If it raises, the guest goes on at the source and a domain at the destination is
         destroyed. What it takes is part of the downtime.
+    :param leave_rest: of a descriptor or file object whose image lies inside a stream of
+        somebody else, who reads on behind it: not one byte more is taken than the image has.
     :param workers: threads for compression; 0 for one a processor.
     :param manager: by default one is built from the installed plugins.
     :param progress: called about ten times a second, and at the end.
@@ -146,8 +149,7 @@ def run(
         raise UnknownNameError(
             kind="fate of the source", name=str(then), known=("destroy", "pause", "resume")
         )
-    if same_file(source, dest):
-        raise UsageError(f"{os.fspath(source)} is both source and destination")
+    _refuse_places(source, dest, leave_rest=leave_rest)
     if same_file(base, dest):
         raise UsageError(f"{os.fspath(dest)} is both base and destination")
     with ExitStack() as stack:
@@ -164,8 +166,9 @@ def run(
         if origin is None:
             carry = into is not None and choice is None and earlier is None and deltas is None
             reader, position = _open_image(
-                stack, source, manager, pool, into if carry else None, earlier
-            )
+                stack, source, manager, pool, into if carry else None, earlier,
+                leave_rest=leave_rest,
+            )  # fmt: skip
         needed = origin is None and bool(reader.info.base)
         write_options = WriteOptions(
             codec=choice,
@@ -223,6 +226,13 @@ def _count(report: RunReport, losses: Losses, *, is_domain: bool) -> None:
     if is_domain:  # what was read of the guest: the reader itself has no bytes
         bodies = sum(count.body_bytes for count in report.records.values())
         report.source_bytes = report.nr_pages * report.source.page_size + bodies
+
+
+def _refuse_places(source: Any, dest: Any, *, leave_rest: bool) -> None:
+    if same_file(source, dest):
+        raise UsageError(f"{os.fspath(source)} is both source and destination")
+    if leave_rest and not (isinstance(source, int) or hasattr(source, "read")):
+        raise UsageError("leave_rest is about a descriptor or a file object as the source")
 
 
 def _refuse_idle_options(
@@ -397,7 +407,7 @@ def _pump(
 
 def _open_image(
     stack: ExitStack, source: Any, manager: PluginManager, pool: Workers, dest: Format | None,
-    base: FileImage | None,
+    base: FileImage | None, *, leave_rest: bool,
 ) -> tuple[Reader, Callable[[], tuple[int, int | None]]]:  # fmt: skip
     """:param dest: into which bodies may be carried as they are; None where pages are needed."""
     if hasattr(source, "info") and hasattr(source, "__iter__"):
@@ -407,7 +417,7 @@ def _open_image(
         same = dest is not None and format_.name == dest.name
         return PageMode.CARRY if same else PageMode.FULL
 
-    opened = open_stream(source, manager, pool, pages=mode, base=base)
+    opened = open_stream(source, manager, pool, pages=mode, base=base, leave_rest=leave_rest)
     stack.callback(opened.source.close)
     bytes_in = opened.source
     return opened.reader, lambda: (bytes_in.offset, bytes_in.size_bytes)

@@ -23,6 +23,7 @@ from ..errors import (
     RecordError,
     StreamError,
     UnrecognisedError,
+    UsageError,
 )
 from ..format import ByteSource, Format, PageMode, RandomAccess, Reader, ReadOptions
 from ..handler import Handler, MemoryHandler, RecordHandler
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
 PROGRESS_INTERVAL_S = 0.1
 SNIFF_BYTES = 4096
 MAGIC_BYTES = 64  # of what lies inside an input, which may come slowly
+EMBEDDED_BYTES = 40  # of an input that somebody else reads on: there is no shorter image
 WRAPPERS_MAX = 4  # codecs around an input, one in the other
 SALVAGED = "salvaged"  # in the details of an image that was saved from damage
 
@@ -68,6 +70,8 @@ def unwrap(source: Source, manager: PluginManager) -> tuple[bytes, Source, list[
     :raises StreamError: too many layers.
     """
     names: list[str] = []
+    if not source.ahead:  # what unpacks it would read ahead
+        return source.peek(EMBEDDED_BYTES), source, names
     while True:
         head = source.peek(SNIFF_BYTES)
         codec = next((e.item for e in manager.codecs if _begins(head, e.item)), None)
@@ -134,20 +138,31 @@ def open_stream(
     pages: Callable[[Format], PageMode],
     hasher: Hasher | None = None,
     base: RandomAccess | None = None,
+    leave_rest: bool = False,
 ) -> OpenedStream:
     """:param where: see :func:`xsave.io.source.open_source`.
     :param pages: what to do with page contents, decided once the format is known.
     :param hasher: is shown every byte of the input.
     :param base: the image that this one was written against.
+    :param leave_rest: take no byte behind the image's end.
+    :raises UsageError: with ``leave_rest``, images of this format do not say where they end.
     """
-    source = open_source(where, hasher=hasher)
+    source = open_source(where, hasher=hasher, ahead=not leave_rest)
     try:
         format_, source = recognise(source, manager)
         options = read_options(pages(format_), manager, workers, base)
+        if leave_rest:
+            options = _inside_of_another(options, format_)
         return OpenedStream(source, format_, format_.reader(source, options))
     except BaseException:
         source.close()
         raise
+
+
+def _inside_of_another(options: ReadOptions, format_: Format) -> ReadOptions:
+    if not format_.nests:
+        raise UsageError(f"{format_.name} images do not lie inside of other streams")
+    return evolve(options, nested=True)
 
 
 def read_options(

@@ -25,7 +25,6 @@ from xsave import Progress, UsageError, XsaveError, build_manager, run
 
 from .helper_settings import NATIVE, HelperSettings, load_settings
 from .libxl_link import DEBUG, ERROR, INFO, WARN, LibxlGoneError, LibxlLink
-from .stream_tap import StreamTap
 
 if TYPE_CHECKING:
     from xsave import Domain
@@ -174,7 +173,7 @@ def _restore(request: RestoreRequest, link: LibxlLink) -> None:
 
     domain = _open_built(request, link)
     run(
-        StreamTap.over(request.fd), domain, at_rest=complete, plugins=settings.plugins,
+        request.fd, domain, at_rest=complete, leave_rest=True, plugins=settings.plugins,
         options=_options(settings, "dest"), progress=_Percent(link, "restoring"),
     )  # fmt: skip
     link.restore_results(*results[0])

@@ -111,6 +111,7 @@ class LibxcFormat(_XenFormat):
     suffixes: ClassVar[tuple[str, ...]] = (".libxc",)
     layers = ("libxc",)
     begins = f.LIBXC_MARKER + f.LIBXC_ID
+    nests = True
 
     def explain(self, head: bytes) -> str:
         version = int.from_bytes(head[12:16], "big")

@@ -50,6 +50,7 @@ class XenReader:
     ) -> None:
         self._source = source
         self._layers = layers
+        self._nested = options.nested
         # There is nothing to check in the contents: to be passed over is enough.
         self._skip_pages = options.pages in (PageMode.SKIP, PageMode.CHECK)
         self._headers: list[Record] = []
@@ -112,7 +113,7 @@ class XenReader:
             yield from self._bare_libxc_records()
         if "xl" in self._layers:
             yield from self._handshake()
-        if not self._source.at_end():
+        if not self._nested and not self._source.at_end():
             raise FormatError(
                 what="end of the image",
                 offset=self._source.offset,

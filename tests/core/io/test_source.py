@@ -156,6 +156,28 @@ def follow(source: Source, steps: Sequence[tuple[str, int]]) -> None:
             at += size_bytes
 
 
+@given(steps)
+@settings(max_examples=100, deadline=None)
+def test_without_reading_ahead_nothing_is_taken_that_nobody_asked_for(
+    steps: Sequence[tuple[str, int]],
+) -> None:
+    file = io.BytesIO(DATA)
+    source = open_source(file, ahead=False)
+    seen = 0
+    for verb, size_bytes in steps:
+        before = source.offset
+        if verb == "peek":
+            assert source.peek(size_bytes) == DATA[before:][: min(size_bytes, BUFFER_BYTES)]
+            seen = max(seen, before + min(size_bytes, BUFFER_BYTES))
+        elif verb == "at_end":
+            assert source.at_end() == (before == len(DATA))
+            seen = max(seen, before + 1)
+        elif size_bytes <= len(DATA) - before:
+            getattr(source, verb)(size_bytes, "something")
+            seen = max(seen, before + size_bytes)
+        assert file.tell() == min(seen, len(DATA))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_size_is_known_of_files_only(kind: str, tmp_path: Path) -> None:
     with opened(kind, tmp_path) as source:
