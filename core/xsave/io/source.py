@@ -214,6 +214,7 @@ class FileImage:
     def __init__(self, path: Path) -> None:
         self._fd = _open(path)
         self.size_bytes = os.fstat(self._fd).st_size
+        self._pool = _Pool()
 
     def read_at(self, offset: int, size_bytes: int, what: str) -> memoryview:
         if offset < 0 or size_bytes > self.size_bytes - offset:
@@ -224,8 +225,7 @@ class FileImage:
                 got=f"{max(self.size_bytes - offset, 0)}",
             )
         # bounded by the file's size, which is there: no length in it can ask for more
-        room = _allocate(size_bytes) if size_bytes > BUFFER_BYTES else bytearray(size_bytes)
-        data = memoryview(room)
+        data = self._room(size_bytes)
         done = 0
         while done < size_bytes:
             nbytes = os.preadv(self._fd, [data[done:]], offset + done)
@@ -235,6 +235,14 @@ class FileImage:
                 )
             done += nbytes
         return data
+
+    def _room(self, size_bytes: int) -> memoryview:
+        if size_bytes <= BUFFER_BYTES:
+            return memoryview(bytearray(size_bytes))
+        # what is much smaller, and kept, would hold more memory than it has bytes
+        if POOLED_BYTES // 2 < size_bytes <= POOLED_BYTES:
+            return self._pool.take(size_bytes)
+        return _allocate(size_bytes)
 
     def close(self) -> None:
         os.close(self._fd)

@@ -395,6 +395,20 @@ def test_a_file_image_is_read_anywhere(tmp_path: Path) -> None:
             assert image.read_at(offset, size_bytes, "a piece") == DATA[offset:][:size_bytes]
 
 
+def test_large_pieces_of_a_file_image_stay_as_they_are_while_somebody_holds_them(
+    tmp_path: Path,
+) -> None:
+    size = POOLED_BYTES - 8
+    path = tmp_path / "data"
+    path.write_bytes(b"".join(bytes([number]) * size for number in range(6)))
+    with FileImage(path) as image:
+        held = [image.read_at(number * size, size, "a body") for number in range(4)]
+        held[1:3] = []
+        held += [image.read_at(number * size, size, "a body") for number in (4, 5)]
+        assert [bytes(piece[:1]) for piece in held] == [b"\0", b"\3", b"\4", b"\5"]
+        assert all(piece == bytes(piece[:1]) * size for piece in held)
+
+
 @pytest.mark.parametrize(("offset", "got"), [(len(DATA) - 3, "3"), (1 << 63, "0")])
 def test_a_file_image_says_what_is_cut(offset: int, got: str, tmp_path: Path) -> None:
     path = tmp_path / "data"
