@@ -10,11 +10,12 @@ Memory use: four bytes for each pfn, and the batches read last.
 from __future__ import annotations
 
 import numpy as np
-from attrs import evolve
+from attrs import evolve, frozen
 from numpy.typing import NDArray
 
 from xsave import (
     PFN_MASK,
+    ByteSource,
     Entries,
     PageBatch,
     PageMode,
@@ -26,12 +27,43 @@ from xsave import (
     carries_page,
 )
 
-from .finder import Cursor, NativeFinder
+from .finder import HEADS_KEPT_BYTES, Cursor, NativeFinder, held_bytes
 from .format import MAGIC
+from .pieces import BatchHead, Piece
 from .reader import NativeReader
 
 PFNS_MAX = 1 << 26  # of a guest of 256 GiB; of pfns from there on, a base has no pages
 PAGE_SIZE = 4096
+
+
+class _Structure(NativeReader):
+    """:ivar first: batches as far as there is room, so that they need not be read again."""
+
+    def __init__(self, source: ByteSource, options: ReadOptions) -> None:
+        super().__init__(source, options)
+        self.first: list[tuple[Piece, BatchHead]] = []
+        self._room_bytes = HEADS_KEPT_BYTES
+
+    def _parse(self, piece: Piece) -> BatchHead:
+        head = super()._parse(piece)
+        self._room_bytes -= held_bytes(piece, head)
+        if self._room_bytes >= 0:
+            self.first.append((piece, head))
+        return head
+
+
+@frozen
+class Looked:
+    """What a base has of n pfns.
+
+    :ivar found: (n,) bool, which have a page that must be compared.
+    :ivar zero: (n,) bool, which have one that is known to be zero; none of both.
+    :ivar pages: (n, 4096) u8, not to be written to; anything in rows that were not found.
+    """
+
+    found: NDArray[np.bool_]
+    zero: NDArray[np.bool_]
+    pages: Pages
 
 
 class Base:
@@ -46,7 +78,7 @@ class Base:
         if head != MAGIC:
             raise UsageError("the base is no native image")
         alone = evolve(options, pages=PageMode.SKIP, base=None)
-        reader = NativeReader(Cursor(image, 0), alone)
+        reader = _Structure(Cursor(image, 0), alone)
         if reader.info.base:
             raise UsageError(
                 "the base was itself written against another image "
@@ -57,6 +89,8 @@ class Base:
         self._follow(reader)
         self.seal = reader.seal
         self._finder = NativeFinder(image, alone)
+        for row, (piece, parsed) in enumerate(reader.first):
+            self._finder.know(row, piece, parsed)
 
     def _follow(self, reader: NativeReader) -> None:
         """Read the whole structure, up to the seal."""
@@ -103,15 +137,14 @@ class Base:
             start = stop
         return rows >= 0
 
-    def look(self, pfns: Entries) -> tuple[NDArray[np.bool_], Pages]:
-        """:returns: (n,) bool, which have a page; (n, 4096) u8, not to be written to, with
-        anything in the rows of the others."""
+    def look(self, pfns: Entries) -> Looked:
+        """What it has of these pfns."""
         rows = self.rows_of(pfns)
         if len(rows) and rows[0] >= 0 and (rows == rows[0]).all():
-            _, at = self._finder.mentions(int(rows[0]), pfns)
-            return np.ones(len(rows), np.bool_), self._finder.pages_at(int(rows[0]), at)
+            zero, pages = self._finder.look(int(rows[0]), pfns)
+            return Looked(~zero, zero, pages)
         out = np.empty((len(pfns), PAGE_SIZE), np.uint8)
-        return self.read(pfns, out), out
+        return Looked(self.read(pfns, out), np.zeros(len(pfns), np.bool_), out)
 
     def pages(self, pfns: Entries, offset: int) -> Pages:
         """(n, 4096) u8: of pfns that must have a page.

@@ -45,8 +45,10 @@ from .pieces import (
 if TYPE_CHECKING:
     from .base import Base
 
-HEADS_KEPT_BYTES = 16 << 20  # of tables; those of a usual batch have some KiB
-BODIES_KEPT_BYTES = 12 << 20  # unpacked; nearly all duplicates are among the last 1024 pages
+HEADS_KEPT_BYTES = 24 << 20  # of tables; those of a usual batch have some KiB
+BODIES_KEPT_BYTES = 8 << 20  # unpacked, beside as many pages as a batch may name
+HEAD_BYTES = 4096  # about what a parsed head takes beside its table
+AHEAD_BYTES = 4096  # prefix, head and table of a usual piece in one read
 
 T = TypeVar("T")
 
@@ -58,11 +60,19 @@ class Cursor:
         self._image = image
         self.offset = offset
         self.size_bytes = image.size_bytes
+        self._ahead = memoryview(b"")  # what was read at once, and where it lies
+        self._ahead_offset = 0
 
     def take(self, size_bytes: int, what: str) -> memoryview:
-        data = self._image.read_at(self.offset, size_bytes, what)
+        at = self.offset - self._ahead_offset
+        if at < 0 or at + size_bytes > len(self._ahead):
+            at = 0
+            room = min(max(size_bytes, AHEAD_BYTES), self.size_bytes - self.offset)
+            # of what is cut, exactly what was asked for is told
+            self._ahead = self._image.read_at(self.offset, max(room, size_bytes), what)
+            self._ahead_offset = self.offset
         self.offset += size_bytes
-        return data
+        return self._ahead[at : at + size_bytes]
 
     def skip(self, size_bytes: int, what: str) -> None:
         self.offset += size_bytes
@@ -89,11 +99,15 @@ class _Recent(Generic[T]):
         if (found := self._kept.get(row)) is not None:
             self._kept.move_to_end(row)
             return found[0]
-        made = self._kept[row] = make(row)
-        self._bytes += made[1]
+        made, size_bytes = make(row)
+        self.put(row, made, size_bytes)
+        return made
+
+    def put(self, row: int, made: T, size_bytes: int) -> None:
+        self._kept[row] = made, size_bytes
+        self._bytes += size_bytes
         while self._bytes > self.room_bytes and len(self._kept) > 1:
             self._bytes -= self._kept.popitem(last=False)[1][1]
-        return made[0]
 
 
 class NativeFinder:
@@ -119,7 +133,7 @@ class NativeFinder:
             self._base = find_base(self._needs.base, options)
         self.rows = self._read_index()
         self._heads: _Recent[tuple[Piece, BatchHead]] = _Recent(HEADS_KEPT_BYTES)
-        self._bodies: _Recent[Pages] = _Recent(BODIES_KEPT_BYTES)
+        self._bodies: _Recent[Pages] = _Recent(BODIES_KEPT_BYTES + self._window * PAGE_SIZE)
 
     def _read_index(self) -> NDArray[np.void]:
         size = self._image.size_bytes
@@ -222,77 +236,99 @@ class NativeFinder:
         head = parse_batch(piece, self._window, self._needs)
         if head.base != self.rows["base"][row]:
             raise piece.wrong("base", str(self.rows["base"][row]), head.base)
-        # runs are written out when somebody looks at them: 8 bytes an entry
-        return (piece, head), len(piece.raw) + 8 * len(head.table.entries)
+        return (piece, head), held_bytes(piece, head)
+
+    def know(self, row: int, piece: Piece, head: BatchHead) -> None:
+        """That batch was read already, by who follows the whole structure."""
+        self._heads.put(row, (piece, head), held_bytes(piece, head))
 
     def pages_at(self, row: int, at: NDArray[np.intp]) -> Pages:
         """(k, 4096) u8: of these entries of a batch, which all have a page. Not to be
         written to: where a body has just these, it is a view of that."""
-        _, head = self.batch(row)
-        in_order = self._window + np.arange(head.nr_pages)
-        is_plain = head.deltas is None or not head.deltas.says_anything
-        if len(at) == head.nr_pages == head.stored and is_plain:
-            same_order = np.array_equal(
-                at, np.flatnonzero(carries_page(head.table.entries.array()))
-            )
-            if same_order and np.array_equal(head.table.slots, in_order):
-                return self._body_pages(row)
-        out = np.empty((len(at), PAGE_SIZE), np.uint8)
-        self.fill(row, at, out)
-        return out
+        head = self.batch(row)[1]
+        zero, pages = self._look(row, _pages_of(head, at))
+        if zero.any():
+            pages[zero] = 0
+        return pages
+
+    def look(self, row: int, pfns: Entries) -> tuple[NDArray[np.bool_], Pages]:
+        """Of pfns that a batch mentions, and that have a page there as it ends.
+
+        :returns: (k,) bool, which pages are zero by the table; (k, 4096) u8 with anything
+            in the rows of these. Not to be written to.
+        """
+        head = self.batch(row)[1]
+        # What a successor nearly always asks for. (A pfn that is there twice has two pages,
+        # of which the later one counts.)
+        if np.array_equal(head.page_pfns(), pfns) and bool((pfns[1:] > pfns[:-1]).all()):
+            return self._look(row, np.arange(len(pfns)))
+        return self._look(row, _pages_of(head, self.mentions(row, pfns)[1]))
+
+    def _look(self, row: int, which: NDArray[np.intp]) -> tuple[NDArray[np.bool_], Pages]:
+        """As :meth:`look`, of these pages of a batch."""
+        head = self.batch(row)[1]
+        every = np.arange(head.nr_pages)
+        if (
+            len(which) == head.nr_pages == head.stored
+            and head.is_plain
+            and np.array_equal(which, every)
+            and np.array_equal(head.table.slots, self._window + every)
+        ):
+            return np.zeros(len(which), np.bool_), self._body_pages(row)
+        out = np.empty((len(which), PAGE_SIZE), np.uint8)
+        return self._gather(row, which, out), out
 
     def fill(self, row: int, at: NDArray[np.intp], out: Pages) -> None:
         """As :meth:`pages_at`, into memory that is there."""
-        if not len(at):
-            return
+        zero = self._gather(row, _pages_of(self.batch(row)[1], at), out)
+        out[zero] = 0
+
+    def _gather(self, row: int, which: NDArray[np.intp], out: Pages) -> NDArray[np.bool_]:
+        """Fill in these pages of a batch, but for those that are zero.
+
+        :returns: (k,) bool, which these are.
+        """
         _, head = self.batch(row)
-        entries = head.table.entries.array()
-        which = (np.cumsum(carries_page(entries)) - 1)[at]
-        elsewhere = head.table.zero
-        if head.deltas is not None:
-            elsewhere = elsewhere | head.deltas.same
-        is_slotted = ~elsewhere[which]
-        slotted = np.flatnonzero(is_slotted)
+        elsewhere = head.elsewhere[which]
+        slotted = np.flatnonzero(~elsewhere)
         if len(slotted):
-            slots = head.table.slots[(np.cumsum(~elsewhere) - 1)[which[slotted]]] - self._window
+            nth = np.cumsum(~head.elsewhere) - 1
+            slots = head.table.slots[nth[which[slotted]]] - self._window
             self._fill_slots(row, head, slotted, slots, out)
-        out[~is_slotted] = 0
         if head.deltas is not None and len(same := np.flatnonzero(head.deltas.same[which])):
-            out[same] = self._of_base(row, entries[at[same]] & PFN_MASK)
+            out[same] = self._of_base(row, head.page_pfns()[which[same]])
+        zero: NDArray[np.bool_] = head.table.zero[which]
+        return zero
 
     def _fill_slots(
         self, row: int, head: BatchHead, rows: NDArray[np.intp], slots: NDArray[np.int64],
         out: Pages,
     ) -> None:  # fmt: skip
         """Fill these rows; leaves anything in the others."""
-        is_plain = head.deltas is None or head.deltas.is_plain
         own = slots >= 0
-        if is_plain and head.stored and own.any():
-            # One gather for all rows, with any page where none belongs, is a copy less than
-            # to gather the right ones and put them in their places.
+        if (head.deltas is None or head.deltas.is_plain) and own.any():
             here = np.zeros(len(out), np.int64)
             here[rows[own]] = slots[own]
-            np.take(self._body_pages(row), here, axis=0, out=out, mode="clip")
+            body = self._body_pages(row)
+            # One gather for a stretch of rows, with any page where none belongs, is a copy
+            # less than to gather the right ones and put them in their places.
+            for part in stretches(rows[own]):
+                np.take(body, here[part], axis=0, out=out[part], mode="clip")
             rows, slots = rows[~own], slots[~own]
         if len(rows):
-            out[rows] = self._numbered(head.base + slots)
+            self._put_numbered(head.base + slots, rows, out)
 
-    def _numbered(self, numbers: NDArray[np.int64]) -> Pages:
-        """(k, 4096) u8: the pages stored under these numbers."""
-        rows = np.searchsorted(self.rows["base"], numbers.astype(np.uint64), side="right") - 1
-        distinct = _distinct(rows)
-        if len(distinct) == 1:
-            return self._stored(distinct[0], numbers - int(self.rows["base"][distinct[0]]))
-        out = np.empty((len(numbers), PAGE_SIZE), np.uint8)
-        for row in distinct:
-            here = np.flatnonzero(rows == row)
-            out[here] = self._stored(row, numbers[here] - int(self.rows["base"][row]))
-        return out
+    def _put_numbered(self, numbers: NDArray[np.int64], rows: NDArray[np.intp], out: Pages) -> None:
+        """The pages stored under these numbers, into these rows."""
+        batches = np.searchsorted(self.rows["base"], numbers.astype(np.uint64), side="right") - 1
+        for batch in _distinct(batches):
+            here = np.flatnonzero(batches == batch)
+            out[rows[here]] = self._stored(batch, numbers[here] - int(self.rows["base"][batch]))
 
     def _stored(self, row: int, which: NDArray[np.int64]) -> Pages:
         """(k, 4096) u8: pages stored in one batch, with no difference left in them."""
         _, head = self.batch(row)
-        pages = self._body_pages(row)[which]
+        pages = np.take(self._body_pages(row), which, axis=0)
         deltas = head.deltas
         if deltas is None or deltas.is_plain:
             return pages
@@ -352,6 +388,30 @@ class NativeFinder:
         size = head.stored * PAGE_SIZE
         body = self._body(piece, "a batch of pages", size)
         return np.frombuffer(body, np.uint8).reshape(head.stored, PAGE_SIZE), size
+
+
+def held_bytes(piece: Piece, head: BatchHead) -> int:
+    """Runs are written out when somebody looks at them: 8 bytes an entry, and a page."""
+    return HEAD_BYTES + 2 * len(piece.raw) + 8 * (len(head.table.entries) + head.nr_pages)
+
+
+def _pages_of(head: BatchHead, at: NDArray[np.intp]) -> NDArray[np.intp]:
+    """(k,) intp: of entries that have a page, which of the batch's pages that is."""
+    carries = carries_page(head.table.entries.array())
+    return at if carries.all() else (np.cumsum(carries) - 1)[at]
+
+
+STRETCH_GAP = 8  # rows: passing over fewer costs more than treating them like the others
+
+
+def stretches(rows: NDArray[np.intp]) -> list[slice]:
+    """Slices that cover these ascending rows, and few others."""
+    if not len(rows):
+        return []
+    breaks = np.flatnonzero(rows[1:] - rows[:-1] > STRETCH_GAP)
+    first = [int(rows[0]), *rows[breaks + 1].tolist()]
+    last = [*rows[breaks].tolist(), int(rows[-1])]
+    return [slice(start, stop + 1) for start, stop in zip(first, last, strict=True)]
 
 
 def _distinct(rows: NDArray[np.intp]) -> list[int]:

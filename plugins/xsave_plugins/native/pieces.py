@@ -122,7 +122,7 @@ def read_header(source: ByteSource) -> tuple[dict[str, Any], bytes]:
 
 def check_zero(padding: Buffer, offset: int) -> None:
     """:raises FormatError: padding holds something."""
-    if any(padding):
+    if bytes(padding).strip(b"\0"):
         raise FormatError(
             what="padding", offset=offset, expected="zero bytes", got=bytes(padding[:8]).hex()
         )
@@ -273,10 +273,20 @@ class BatchHead:
     codec: str
     deltas: Deltas | None
 
+    @property
+    def elsewhere(self) -> NDArray[np.bool_]:
+        """(m,) bool: pages that have no slot, being zero or those of the base."""
+        return self.table.zero if self.deltas is None else self.table.zero | self.deltas.same
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether version 2 says nothing of it."""
+        return self.deltas is None or not self.deltas.says_anything
+
     def stored_rows(self, window: int) -> NDArray[Any]:
         """(s,) i64: for each stored page the first page of the batch that it is, or -1."""
-        elsewhere = self.table.zero if self.deltas is None else self.table.zero | self.deltas.same
-        return rows_of_stored(self.table.slots - window, np.flatnonzero(~elsewhere), self.stored)
+        rows = np.flatnonzero(~self.elsewhere)
+        return rows_of_stored(self.table.slots - window, rows, self.stored)
 
     def stored_pfns(self, window: int) -> Entries:
         """(s,) u64: of the pages of :meth:`stored_rows`; all of them exist in what was parsed

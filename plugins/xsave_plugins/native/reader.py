@@ -217,7 +217,7 @@ class NativeReader:
 
     def _batch(self, piece: Piece) -> Callable[[], Event]:
         kind = self._type(piece)
-        head = parse_batch(piece, self._window_size, self._needs)
+        head = self._parse(piece)
         if head.deltas is not None:
             self._expect(piece, head, head.deltas)
         if head.base != self._next_page:
@@ -253,6 +253,9 @@ class NativeReader:
             return batch
 
         return finish
+
+    def _parse(self, piece: Piece) -> BatchHead:
+        return parse_batch(piece, self._window_size, self._needs)
 
     def _expect(self, piece: Piece, head: BatchHead, deltas: Deltas) -> None:
         """What it differs from must be there."""

@@ -17,6 +17,7 @@ from xsave import Entries, Pages
 from .delta_table import Bits, Deltas
 
 PAGE_WORDS = 512
+FIRST_WORDS = 128
 SAMPLE_STEP = 16  # one word in so many is looked at first: 32 of a page
 # A difference is stored where at most one word in so many of those that are not zero
 # changed. Changed words are nearly random, and a page as it is shrinks to about a third or
@@ -149,8 +150,12 @@ def worth_storing(
     nr_changed: NDArray[np.int64], words: NDArray[np.uint64]
 ) -> NDArray[np.intp]:  # fmt: skip
     """Which of these (n, 512) pages, of whose words so many changed, are better stored as
-    differences."""
-    return np.flatnonzero(nr_changed * SHRINKS <= count_set(words != 0))
+    differences. The first words of a page are nearly always enough of it to tell."""
+    wanted = nr_changed * SHRINKS
+    worth = wanted <= count_set(words[:, :FIRST_WORDS] != 0)
+    unclear = np.flatnonzero(~worth)
+    worth[unclear] = wanted[unclear] <= count_set(words[unclear] != 0)
+    return np.flatnonzero(worth)
 
 
 def count_set(flags: Bits) -> NDArray[np.int64]:
@@ -160,5 +165,15 @@ def count_set(flags: Bits) -> NDArray[np.int64]:
     as fast as counting them.
     """
     sums: NDArray[np.uint64] = np.add.reduce(flags.view(np.uint64), axis=1)
-    counts: NDArray[np.int64] = sums.view(np.uint8).reshape(-1, 8).sum(axis=1, dtype=np.int64)
-    return counts
+    return add_bytes(sums)
+
+
+_EVEN_BYTES = np.uint64(0x00FF00FF00FF00FF)
+_ONES = np.uint64(0x0001000100010001)
+
+
+def add_bytes(sums: NDArray[np.uint64]) -> NDArray[np.int64]:
+    """(n,) i64: of each word the sum of its eight bytes."""
+    pairs = (sums & _EVEN_BYTES) + (sums >> np.uint64(8) & _EVEN_BYTES)
+    total: NDArray[np.uint64] = pairs * _ONES >> np.uint64(48)
+    return total.view(np.int64)

@@ -323,12 +323,13 @@ class NativeWriter:
             nothing = np.zeros(0, np.int64)
             return spec.BatchTable(batch.entries, nothing.astype(np.bool_), nothing), pages, base
         earlier = None if self._base is None else Earlier(self._base, page_pfns(batch), pages)
-        same, left = np.zeros(len(pages), np.bool_), pages  # what is not as in the base
-        if earlier is not None:
-            same = earlier.same
-            left = pages[~same]
-        zero_left, prints = survey(left)
-        rows = np.flatnonzero(~zero_left)
+        if earlier is None:
+            here, left = None, pages
+        else:  # what is not as in the base
+            here = np.flatnonzero(~(earlier.same | earlier.zero))
+            left = np.take(pages, here, axis=0)
+        zero, prints = survey(left)
+        rows = np.flatnonzero(~zero)
         prints = prints[rows]
         slots = np.full(len(rows), -1, np.int64)  # number of an equal page, once known
         leaders = self._find_stored(left, rows, prints, slots)
@@ -340,23 +341,19 @@ class NativeWriter:
         slots[followers] = slots[leaders[followers]]
         self._prints.add(prints[fresh], base)
         self._window.add(base, stored)
-        zero, of_batch = zero_left, rows
-        if earlier is not None:
-            zero = np.zeros(len(pages), np.bool_)
-            of_batch = np.flatnonzero(~same)
-            zero[of_batch] = zero_left
-            of_batch = of_batch[rows]
-        deltas, body = self._differ(batch, same, earlier, of_batch[fresh], stored)
+        if earlier is not None and here is not None:
+            rows = here[rows]
+            zero_left, zero = zero, earlier.zero
+            zero[here] = zero_left
+        deltas, body = self._differ(batch, earlier, rows[fresh], stored)
         table = spec.BatchTable(batch.entries, zero, slots - base + self._window_size, deltas)
         return table, body, base
 
     def _differ(
-        self, batch: PageBatch, same: NDArray[np.bool_], earlier: Earlier | None,
-        rows: NDArray[np.intp], stored: Pages,
-    ) -> tuple[Deltas | None, Pages]:  # fmt: skip
+        self, batch: PageBatch, earlier: Earlier | None, rows: NDArray[np.intp], stored: Pages
+    ) -> tuple[Deltas | None, Pages]:
         """Store differences where that is smaller.
 
-        :param same: (m,) bool; which pages are those of the base.
         :param rows: (s,) of the batch's pages that are ``stored``.
         :returns: what the table says of it; (s, 4096) u8, the body.
         """
@@ -373,6 +370,7 @@ class NativeWriter:
             kept, places, changed, body = (
                 shelved.kept, shelved.places, shelved.changed, shelved.body
             )  # fmt: skip
+        same = np.zeros(batch.nr_pages, np.bool_) if earlier is None else earlier.same
         deltas = Deltas(same, based, kept, places, changed)
         return (deltas if deltas.says_anything else None), body
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import xsave
 from tests.plugins.native.batches import PAGES, batch, ordinary, page
+from tests.plugins.native.test_finder import CountedImage
 from tests.plugins.native.test_writer import INFO, batches, write
 from xsave.testing import FormatSuite, MemoryPipe, MemorySink, MemorySource
 from xsave.testing.format_suite import assert_same_events
@@ -20,7 +21,7 @@ from xsave_plugins.codecs.zstd import ZstdCodec
 from xsave_plugins.native import spec
 from xsave_plugins.native.format import NativeFormat
 from xsave_plugins.native.pieces import read_header
-from xsave_plugins.native.shelf import Keeper
+from xsave_plugins.native.shelf import Keeper, add_bytes, count_set, worth_storing
 
 ZSTD = ZstdCodec()
 CHOICE = xsave.CodecChoice(ZSTD, 1)
@@ -243,6 +244,26 @@ def test_the_first_pass_fills_the_shelf_and_later_ones_take_it_over() -> None:
     assert places == [(8, 0), (8, 0), (8, 8), (8, 8)]
 
 
+@given(st.lists(st.integers(0, 255), min_size=8, max_size=8), st.integers(0, 512))
+def test_flags_are_counted_by_eights_as_one_by_one(bytes_: list[int], nr_set: int) -> None:
+    words = np.array([bytes_], np.uint8).view(np.uint64).ravel()
+    assert add_bytes(words).tolist() == [sum(bytes_)]
+    flags = np.arange(512) < nr_set
+    assert count_set(np.stack([flags, flags[::-1], ~flags])).tolist() == [
+        nr_set, nr_set, 512 - nr_set
+    ]  # fmt: skip
+
+
+@given(st.integers(0, 512), st.integers(0, 512), st.booleans())
+def test_a_difference_is_stored_where_a_quarter_of_what_is_there_changed_at_most(
+    nr_filled: int, nr_changed: int, at_the_end: bool
+) -> None:
+    filled = np.arange(512) < nr_filled
+    words = (filled[::-1] if at_the_end else filled).astype(np.uint64)[None]
+    worth = worth_storing(np.array([nr_changed]), words)
+    assert bool(len(worth)) == (4 * nr_changed <= nr_filled)
+
+
 class TestNativeWithDeltas(FormatSuite):
     """All that holds for images holds for those with differences in them."""
 
@@ -324,6 +345,33 @@ def test_pages_are_looked_for_in_the_base_as_it_ended() -> None:
     image = successor([ordinary(0, [1, 4, 3])], base)
     assert changes(image) == [(1, 2, 0)]
     assert_same_events(read(image, base), [ordinary(0, [1, 4, 3])])
+
+
+def test_a_pfn_twice_in_a_batch_of_the_base_counts_as_the_batch_ended() -> None:
+    twice = [(0, 5), (0, 5), (0, 6)]
+    base = write([batch(twice, [page(1), page(2), page(3)])], codec=CHOICE)
+    after = [batch(twice, [page(1), page(2), page(3)])]
+    image = successor(after, base)
+    assert changes(image) == [(1, 2, 0)]
+    assert_same_events(read(image, base), after)
+
+
+def test_pages_that_are_zero_as_before_need_no_base() -> None:
+    base = write([pass_of([bytes(4096), page(1), bytes(4096), page(2)])], codec=CHOICE)
+    after = [pass_of([bytes(4096), page(1), page(3), bytes(4096)])]
+    image = successor(after, base)
+    assert changes(image) == [(1, 1, 0)]
+    assert_same_events(read(image, base), after)
+
+
+def test_each_body_of_the_base_is_read_once_even_where_later_batches_name_its_pages() -> None:
+    earlier = [ordinary(0, range(1, 33))]
+    later = [ordinary(32 * n, [*range(1, 17), *range(32 * n, 32 * n + 16)]) for n in range(1, 9)]
+    base = CountedImage(write([*earlier, *later], codec=CHOICE))
+    after = [ordinary(0, range(1, 33)), *later]
+    image = write(after, base=base, codecs=CODECS, codec=CHOICE)
+    assert changes(image) == [(0, 32, 0)] * 9
+    assert base.nr_read < base.size_bytes * 5 // 4
 
 
 def test_pfns_beyond_all_memory_are_stored_as_they_are() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,6 +13,7 @@ from tests.plugins.native.test_writer import write
 from xsave.testing import MemorySource
 from xsave.testing.strategies import page_batches
 from xsave_plugins.codecs.zstd import ZstdCodec
+from xsave_plugins.native.finder import Cursor, stretches
 from xsave_plugins.native.format import NativeFormat
 
 ZSTD = ZstdCodec()
@@ -65,6 +68,29 @@ def test_every_page_is_found_as_a_reader_of_the_whole_finds_it(
     image = write(stream, codec=choice)
     if latest:
         assert find(image, list(latest)) == latest
+
+
+@given(st.sets(st.integers(0, 300), max_size=40))
+def test_stretches_cover_all_rows_in_order_and_pass_over_wide_gaps(wanted: set[int]) -> None:
+    rows = np.array(sorted(wanted), np.intp)
+    covered = [row for part in stretches(rows) for row in range(part.start, part.stop)]
+    assert covered == sorted(covered)
+    assert wanted <= set(covered)
+    for row in set(covered) - wanted:
+        assert wanted & set(range(row - 8, row))
+        assert wanted & set(range(row + 1, row + 9))
+
+
+def test_a_cursor_tells_of_what_is_cut_as_if_it_read_nothing_ahead() -> None:
+    cursor = Cursor(MemorySource(bytes(range(100))), 10)
+    assert bytes(cursor.take(20, "first")) == bytes(range(10, 30))
+    cursor.skip(30, "between")
+    assert bytes(cursor.take(5, "second")) == bytes(range(60, 65))
+    with pytest.raises(xsave.TruncatedError) as caught:
+        cursor.take(36, "third")
+    assert (caught.value.what, caught.value.offset) == ("third", 65)
+    assert bytes(cursor.take(35, "the rest")) == bytes(range(65, 100))
+    assert cursor.at_end()
 
 
 def test_only_the_pieces_needed_are_read() -> None:
