@@ -99,6 +99,8 @@ MACHINE_IN_PLUGINS = {
     "xsave_plugins.xen_host.save_helper": {"os", "signal"},
     # where a host keeps a guest's TPM
     "xsave_vtpm.swtpm": {"os", "pathlib"},
+    # one that works on a guest at a time, and a process that stays when it is killed
+    "xsave_plugins.xen_host.guard": {"fcntl", "os", "pathlib", "subprocess", "time"},
     # what libxl keeps in files, and xl, which ends a guest with its devices
     "xsave_plugins.xen_host.toolstack": {"pathlib", "subprocess"},
 }

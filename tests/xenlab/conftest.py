@@ -16,7 +16,7 @@ from lab.host import Host
 from lab.install import install
 from lab.releases import find_release
 
-MakeGuest = Callable[[str], Guest]
+GetGuest = Callable[[str], Guest]
 
 
 @pytest.fixture(scope="session")
@@ -38,17 +38,27 @@ def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
         found.stop()
 
 
-@pytest.fixture
-def make_guest(host: Host) -> Iterator[MakeGuest]:
-    """A new, ticking guest of a kind; it ends with the test."""
-    made: list[Guest] = []
+@pytest.fixture(scope="session")
+def guests(host: Host) -> Iterator[dict[str, Guest]]:
+    """One of each kind, started when a test first wants it."""
+    found: dict[str, Guest] = {}
+    yield found
+    for guest in found.values():
+        guest.destroy()
 
-    def make(kind: str) -> Guest:
-        guest = Guest(host, kind)
-        made.append(guest)
-        guest.create()
+
+@pytest.fixture
+def get_guest(host: Host, guests: dict[str, Guest]) -> Iterator[GetGuest]:
+    """The guest of a kind, ticking. All tests share it: to start one takes longer than most of
+    them. It rests while none needs it, and is made anew if a test left none, or a damaged one."""
+    used: list[Guest] = []
+
+    def get(kind: str) -> Guest:
+        guest = guests.setdefault(kind, Guest(host, kind))
+        used.append(guest)
+        guest.wake()
         return guest
 
-    yield make
-    for guest in made:
-        guest.destroy()
+    yield get
+    for guest in used:
+        guest.rest()

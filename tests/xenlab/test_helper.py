@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import pytest
-from lab.guest import Guest, Tick
+from lab.guest import Guest
+from lab.helper import HELPERS, OURS
 from lab.host import Host
 
 pytestmark = pytest.mark.xen
 
-OURS = "LIBXL_SAVE_HELPER=/opt/xsave/bin/xsave-libxl-helper"
-HELPERS = {"ours": OURS, "stock": ""}
+GetGuest = Callable[[str], Guest]
+
 KINDS = ["pv", "pvh", "hvm"]
 # Headers that a writer makes, and the device model's clocks, which go on.
 MADE_BY_WRITERS = ("xen.xl.header", "xen.libxl.header", "xen.libxl.libxc_context",
@@ -44,80 +44,92 @@ sys.exit(stock.wait())
 """
 
 
-@dataclass(frozen=True)
-class Saved:
-    """:ivar before: what the guest said until it was saved, by both helpers in turn."""
-
-    guest: Guest
-    before: list[Tick]
-
-
-@pytest.fixture(scope="module", params=KINDS)
-def saved(request: pytest.FixtureRequest, host: Host) -> Iterator[Saved]:
-    """A guest saved twice while it went on: /root/ours.xl and /root/stock.xl."""
-    guest = Guest(host, request.param)
-    guest.create()
-    before = guest.wait_for_tick(guest.parts + 1)
-    for who, helper in HELPERS.items():
-        host.xl(f"save -c {guest.name} /root/{who}.xl", environment=helper)
-        guest.wait_for_tick(guest.last_tick() + 2)  # it goes on, with either
-    assert all(tick.good for tick in guest.ticks())
-    yield Saved(guest, before)
-    guest.destroy()
-
-
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
-    ("saves", "restores"), [("ours", "stock"), ("stock", "ours"), ("ours", "ours")]
+    ("saves", "restores"),
+    [("ours", "stock"), ("stock", "ours"), ("ours", "ours"), ("native", "ours")],
 )
-def test_a_guest_goes_on_from_what_either_saved_and_either_restores(
-    host: Host, saved: Saved, saves: str, restores: str
+def test_a_guest_goes_on_here_and_from_what_either_saved_and_either_restores(
+    host: Host, get_guest: GetGuest, kind: str, saves: str, restores: str
 ) -> None:
-    guest = saved.guest
-    guest.destroy()
-    host.run(f"rm -f {guest.console}")
-    host.xl(f"restore /root/{saves}.xl", environment=HELPERS[restores])
-    first = guest.wait_for_tick(saved.before[-1].number + 1)[0].number
-    after = guest.wait_for_tick(first + guest.parts)
-    sums = {tick.part: tick.sum for tick in saved.before}
-    assert first > saved.before[-1].number
-    assert all(tick.good and sums[tick.part] == tick.sum for tick in after)
+    guest = get_guest(kind)
+    before = guest.last_tick()
+    host.xl(f"save -c {guest.name} /root/saved.xl", environment=HELPERS[saves])
+    guest.check_goes_on(before)
+    guest.restore("/root/saved.xl", HELPERS[restores], before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_image_with_a_native_stream_is_small_and_leads_back_to_xens_own_tools(
+    host: Host, get_guest: GetGuest, kind: str
+) -> None:
+    guest = get_guest(kind)
+    before = guest.last_tick()
+    host.xl(f"save {guest.name} /root/native.xl", environment=HELPERS["native"])
+    assert not guest.is_there()
+    said = host.run("cd /root; xsave identify native.xl; xsave verify native.xl")
+    assert "inside    a stream of format native" in said
+    host.run("cd /root; xsave convert native.xl stock.xl --to xl")
+    sizes = host.run("cd /root; stat -c %s native.xl stock.xl").split()
+    assert int(sizes[0]) <= int(sizes[1]) // 4
+    guest.restore("/root/stock.xl", HELPERS["stock"], before)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_ours_and_the_stock_image_of_a_suspended_guest_hold_the_same(
-    host: Host, make_guest: Callable[[str], Guest], kind: str
+    host: Host, get_guest: GetGuest, kind: str
 ) -> None:
-    guest = make_guest(kind)
+    guest = get_guest(kind)
+    before = guest.last_tick()
     host.put("/root/both", BOTH.encode())
     host.run(
         "chmod +x /root/both; ln -sf $(ls /usr/lib/xen-*/bin/libxl-save-helper) /root/both.stock"
     )
-    host.xl(f"save {guest.name} /root/stock.xl", environment="LIBXL_SAVE_HELPER=/root/both")
+    host.xl(f"save -c {guest.name} /root/stock.xl", environment="LIBXL_SAVE_HELPER=/root/both")
     ignored = " ".join(f"--ignore {name}" for name in MADE_BY_WRITERS)
     status, said = host.try_run(f"cd /root; xsave diff ours.xsv stock.xl {ignored}")
     assert status in (0, 1), said
     assert "pfns the same" in said
     differing = [line for line in said.splitlines() if line.startswith("  ")]
     assert all(CLOCK.match(line) for line in differing), said
+    guest.check_goes_on(before)
 
 
+def test_a_third_partys_record_travels_in_a_native_stream(host: Host, get_guest: GetGuest) -> None:
+    guest = get_guest("pvh")
+    before = guest.last_tick()
+    folder = f"/var/lib/swtpm/{guest.uuid}"
+    host.run(f"mkdir -p {folder}; echo -n secret > {folder}/tpm2-00.permall")
+    host.xl(f"save {guest.name} /root/saved.xl", environment=HELPERS["native"])
+    said = host.run("xsave inspect /root/saved.xl --record vtpm.state")
+    assert "736563726574" in said  # "secret", in the image
+    host.run(f"rm -r {folder}")
+    guest.restore("/root/saved.xl", HELPERS["ours"], before)
+    assert host.run(f"cat {folder}/tpm2-00.permall") == "secret"
+    host.run(f"rm -r {folder}")
+
+
+@pytest.mark.parametrize("stream", ["ours", "native"])
 def test_a_save_that_fails_leaves_the_guest_running_and_says_why(
-    host: Host, make_guest: Callable[[str], Guest]
+    host: Host, get_guest: GetGuest, stream: str
 ) -> None:
-    guest = make_guest("pv")
-    status, said = host.try_run(f"{OURS} xl save {guest.name} /dev/full < /dev/null")
+    guest = get_guest("pv")
+    before = guest.last_tick()
+    status, said = host.try_run(f"{HELPERS[stream]} xl save {guest.name} /dev/full < /dev/null")
     assert status != 0
     assert "cannot write the output: No space left on device" in said
-    guest.wait_for_tick(guest.last_tick() + 2)
+    guest.check_goes_on(before)
 
 
+@pytest.mark.parametrize("stream", ["ours", "native"])
 def test_an_image_that_is_damaged_is_refused_with_its_place(
-    host: Host, make_guest: Callable[[str], Guest]
+    host: Host, get_guest: GetGuest, stream: str
 ) -> None:
-    guest = make_guest("hvm")
-    host.xl(f"save {guest.name} /root/cut.xl", environment=OURS)
-    host.run("truncate -s -100000 /root/cut.xl")
-    status, said = host.try_run(f"{OURS} xl restore /root/cut.xl < /dev/null")
+    guest = get_guest("hvm")
+    host.xl(f"save {guest.name} /root/cut.xl", environment=HELPERS[stream])
+    host.run("truncate -s -20000 /root/cut.xl")
+    status, said = host.try_run(f"{OURS} xl restore /root/cut.xl > /root/said 2>&1 < /dev/null; "
+                                "status=$?; cat /root/said; exit $status")  # fmt: skip
     assert status != 0
     assert "the image is cut" in said or "at offset" in said
     assert not guest.is_there()

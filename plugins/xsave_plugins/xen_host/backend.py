@@ -27,14 +27,16 @@ class XenBackend(Backend):
             raise UsageError(f"xen: expected xen:NAME or xen:DOMID, got xen:{address}")
         from .connection import Connection
         from .domain import SavedDomain
+        from .guard import Guard
 
         connection = Connection()
         try:
             domid = _find(connection, address)
+            locator = locator_of(connection, domid)
         except BaseException:
             connection.close()
             raise
-        return SavedDomain(connection, domid)
+        return SavedDomain(connection, domid, guard=Guard(locator, puts_back=True))
 
     def find(self, locator: str) -> Domain | None:
         if not (found := _LOCATOR.fullmatch(locator)):
@@ -51,7 +53,7 @@ class XenBackend(Backend):
         if not is_there:
             connection.close()
             return None
-        return SavedDomain(connection, int(found[1]))
+        return SavedDomain(connection, int(found[1]), resumes=True)
 
     def create(self, address: str, info: DomainInfo) -> Domain:
         """A domain needs more than its records: disks, networks, a device model, all of which
@@ -69,6 +71,13 @@ def _find(connection: Connection, name: str) -> int:
     if domid == 0:
         raise UsageError("xen: domain 0 is the host itself, and stays here")
     return domid
+
+
+def locator_of(connection: Connection, domid: int) -> str:
+    """Number and uuid: numbers of domains that have ended are given out again."""
+    from .control import Control
+
+    return f"{domid}/{Control(connection.hypercalls, domid).state().uuid}"
 
 
 def _is(connection: Connection, domid: int, uuid: str) -> bool:

@@ -80,10 +80,11 @@ class DeviceModel:
 
     emulator = UPSTREAM
 
-    def __init__(self, domid: int, path: str = "") -> None:
+    def __init__(self, domid: int, path: str = "", *, stopped: bool = False) -> None:
+        """:param stopped: whether somebody else may have stopped it."""
         self._path = path or SOCKET.format(domid=domid)
         self._domid = domid
-        self._stopped = False
+        self._stopped = stopped
 
     @property
     def is_there(self) -> bool:

@@ -14,9 +14,10 @@ from . import abi, toolstack
 from .connection import Connection
 from .control import NO_FRAME, Control, NoDomainError
 from .device_model import DeviceModel
+from .guard import RESUMED, SUSPENDING, Guard
 from .hvm_state import HvmState
 from .pv_state import PvState
-from .suspend import resume, suspend
+from .suspend import resume, settle, suspend
 from .x86_state import X86State
 
 if TYPE_CHECKING:
@@ -119,23 +120,33 @@ class SavedDomain(_XenDomain):
     """A guest that is there, to be looked at, saved, or moved elsewhere.
 
     :param toolstack: None where xsave itself does what a toolstack does.
+    :param guard: keeps others away from it; begins with the first change, and ends with this.
+    :param resumes: the guest goes on with :meth:`resume` and is no longer watched after
+        :meth:`stop_dirty_log`, also where somebody else had stopped and watched it.
     """
 
     def __init__(
-        self, connection: Connection, domid: int, toolstack_: Toolstack | None = None
-    ) -> None:
+        self, connection: Connection, domid: int, toolstack_: Toolstack | None = None, *,
+        guard: Guard | None = None, resumes: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(connection, domid)
+        self._guard = guard
+        self._suspended_here = self._logging = resumes
         try:
             self._look(toolstack_)
         except BaseException:
             self.close()
             raise
 
+    def close(self) -> None:
+        super().close()
+        if self._guard is not None:
+            self._guard.end()
+
     def _look(self, toolstack_: Toolstack | None) -> None:
         store, state = self._connection.store, self.control.state()
         self._toolstack = toolstack_
         self._device_model: DeviceModel | None = None
-        self._suspended_here = self._logging = False
         self._facets["x86"] = X86State(self.control)
         kind = toolstack.domain_kind(store, self.domid, is_hvm=state.is_hvm)
         if state.is_hvm:
@@ -147,7 +158,7 @@ class SavedDomain(_XenDomain):
             p2m_size = self.pv.p2m_size
         if toolstack_ is None:
             self._facets["xl"] = toolstack.XlState(self.domid, state.uuid)
-            model = DeviceModel(self.domid)
+            model = DeviceModel(self.domid, stopped=self._suspended_here)
             if kind == "hvm" and model.is_there:
                 self._device_model = self._facets["device_model"] = model
         self.info = DomainInfo(
@@ -164,14 +175,19 @@ class SavedDomain(_XenDomain):
 
     @property
     def locator(self) -> str:
-        """Number and uuid: numbers of domains that have ended are given out again."""
+        """Number and uuid: numbers of domains that have ended are given out again. Who asks
+        for it keeps a journal, and decides by that whether the guest may go on here."""
+        if self._guard is not None:
+            self._guard.stand_down()
         return f"{self.domid}/{self.info.details['uuid']}"
 
     def pause(self) -> None:
+        self._begin()
         if self._toolstack is not None:
             self._toolstack.suspend()
         elif not self.control.state().suspended:
             self._suspended_here = True
+            self._say(SUSPENDING)
             suspend(self.control, self._connection.store)
             if self._device_model is not None:
                 self._device_model.stop()
@@ -188,6 +204,27 @@ class SavedDomain(_XenDomain):
         width = 8 if self.pv is None else self.pv.guest_width
         resume(self.control, self._connection.store, width)
         self._suspended_here = False
+        self._say(RESUMED)
+
+    def put_back(self, *, was_asked: bool) -> None:
+        """After somebody who was killed: it goes on here, and nothing is logged any more.
+
+        :param was_asked: whether it was being suspended.
+        """
+        if was_asked:
+            settle(self.control, self._connection.store)
+        try:
+            self.stop_dirty_log()
+        finally:
+            self.resume()
+
+    def _begin(self) -> None:
+        if self._guard is not None:
+            self._guard.begin()
+
+    def _say(self, step: bytes) -> None:
+        if self._guard is not None:
+            self._guard.say(step)
 
     def is_at_rest(self) -> bool:
         state = self.control.state()
@@ -216,6 +253,7 @@ class SavedDomain(_XenDomain):
         raise UsageError(f"xen: {self.info.name} is a guest already, and cannot be restored into")
 
     def start_dirty_log(self) -> None:
+        self._begin()
         self._log_device_writes(True)
         try:
             self.control.start_log()

@@ -23,6 +23,7 @@ from attrs import frozen
 
 from xsave import Progress, UsageError, XsaveError, build_manager, run
 
+from .backend import locator_of
 from .helper_settings import NATIVE, HelperSettings, load_settings
 from .libxl_link import DEBUG, ERROR, INFO, WARN, LibxlGoneError, LibxlLink
 
@@ -199,11 +200,19 @@ def _check_plain(request: Request) -> None:
 def _open_saved(request: SaveRequest, link: LibxlLink) -> SavedDomain:
     from .connection import Connection
     from .domain import SavedDomain, Toolstack
+    from .guard import Guard
 
     def log_writes(on: bool) -> None:
         link.switch_qemu_logdirty(request.domid, on)
 
-    return SavedDomain(Connection(), request.domid, Toolstack(link.suspend, log_writes))
+    connection = Connection()
+    try:
+        guard = Guard(locator_of(connection, request.domid), puts_back=False)
+    except BaseException:
+        connection.close()
+        raise
+    toolstack = Toolstack(link.suspend, log_writes)
+    return SavedDomain(connection, request.domid, toolstack, guard=guard)
 
 
 def _open_built(request: RestoreRequest, link: LibxlLink) -> BuiltDomain:

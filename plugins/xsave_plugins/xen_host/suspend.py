@@ -20,6 +20,8 @@ log = logging.getLogger("xsave.xen")
 
 # As long as libxl waits: a guest that swaps or is slowed to a crawl may take its time.
 LIMIT_S = 60.0
+# For a guest that took note of a request while that was withdrawn.
+WITHDRAWN_S = 5.0
 REQUEST = "suspend"
 
 
@@ -45,6 +47,17 @@ def suspend(control: Control, store: Xenstore, limit_s: float = LIMIT_S) -> None
         )
     _ask(control, store, limit_s)
     _await_stop(control, store, limit_s)
+
+
+def settle(control: Control, store: Xenstore, limit_s: float = LIMIT_S) -> None:
+    """A guest was asked to suspend, by somebody who is no more: withdraw that, or where the
+    guest has taken note of it, wait until it has stopped."""
+    path = f"/local/domain/{control.domid}/control/shutdown"
+    withdrawn = store.read(path) == REQUEST
+    if withdrawn:
+        store.write(path, "")
+    limit_s = min(limit_s, WITHDRAWN_S) if withdrawn else limit_s
+    store.wait_until(lambda: control.state().shutdown_reason is not None, [RELEASE_DOMAIN], limit_s)
 
 
 def resume(control: Control, store: Xenstore, width: int) -> None:

@@ -71,6 +71,7 @@ def xen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> FakeXen:
     settings = tmp_path / "helper.toml"
     settings.touch()
     monkeypatch.setenv("XSAVE_HELPER_CONFIG", str(settings))
+    monkeypatch.setattr("xsave_plugins.xen_host.guard.FOLDER", tmp_path / "run")
     monkeypatch.setattr("xsave_plugins.xen_host.connection.Connection", lambda: connection(made))
     return made
 

@@ -1,19 +1,20 @@
-"""xsave from the tree into dom0 of a host that runs."""
+"""xsave from the tree into dom0 of a host that runs, and a plugin that is not part of it."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from .host import Host
-from .wheels import VENV, build_wheel
+from .wheels import VENV, build_wheels
 
 
 def install(host: Host, folder: Path) -> None:
-    """:param folder: where the wheel is made."""
-    wheel = build_wheel(folder)
-    place = f"/root/{wheel.name}"
-    host.put(place, wheel.read_bytes())
+    """:param folder: where the wheels are made."""
+    wheels = build_wheels(folder)
+    for wheel in wheels:
+        host.put(f"/root/{wheel.name}", wheel.read_bytes())
+    names = " ".join(f"/root/{wheel.name}" for wheel in wheels)
     host.run(
         f"/{VENV}/bin/pip install --quiet --disable-pip-version-check --no-index --no-deps "
-        f"--force-reinstall {place} && ln -sf /{VENV}/bin/xsave* /usr/local/bin/"
+        f"--force-reinstall {names} && ln -sf /{VENV}/bin/xsave* /usr/local/bin/"
     )

@@ -50,9 +50,9 @@ def install_dependencies(root: Path, wheels: Path) -> None:
         shutil.rmtree(inside)
 
 
-def build_wheel(folder: Path) -> Path:
-    """xsave's own, from the tree as it is."""
+def build_wheels(folder: Path) -> list[Path]:
+    """Of the tree as it is: xsave, and a plugin that shows how others' state comes along."""
     run(sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check",
-        "--no-deps", "--wheel-dir", folder, TREE)  # fmt: skip
-    found = sorted(folder.glob("xsave-*.whl"))
-    return found[-1]
+        "--no-deps", "--wheel-dir", folder, TREE, TREE / "plugins_contrib" / "xsave-vtpm",
+    )  # fmt: skip
+    return sorted(folder.glob("xsave*.whl"))
