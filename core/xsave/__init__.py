@@ -20,12 +20,13 @@ _HOMES = {
     "check": ("StreamCheck",),
     "checkpoint": ("Checkpoints",),
     "codec": ("Codec", "CodecChoice", "parse_codec"),
+    "cursor": ("Cursor",),
     "domain": (
         "Backend", "DeviceModelFacet", "Domain", "DomainInfo", "Host", "HvmFacet", "PvFacet",
         "X86Facet", "X86Host", "XlFacet",
     ),
     "errors": (
-        "AuthenticityError", "BrokenOffError", "CancelledError", "DamageError",
+        "AbsentPageError", "AuthenticityError", "BrokenOffError", "CancelledError", "DamageError",
         "DuplicateNameError", "FieldError", "FormatError", "IdentityError", "JournalError",
         "LinkClosedError", "LinkError", "LinkLostError", "LossError", "MissingPluginError",
         "OtherEndError", "OutputError", "PeerError", "PluginError", "RecordError", "RefusedError",
@@ -35,8 +36,8 @@ _HOMES = {
     "figure": ("Figure",),
     "format": (
         "ByteSink", "ByteSource", "Event", "Format", "Loss", "PageFinder", "PageMode",
-        "RandomAccess", "RandomSink", "Reader", "ReadOptions", "Remark", "SalvageReader",
-        "Writer", "WriteOptions",
+        "RandomAccess", "RandomSink", "RandomSource", "Reader", "ReadOptions", "Remark",
+        "SalvageReader", "Writer", "WriteOptions",
     ),
     "handler": (
         "ALL_GUESTS", "CheckpointStream", "EmptyHandler", "FindPages", "Handler", "Highlight",
@@ -57,19 +58,21 @@ _HOMES = {
         "GuestOffer", "HostDescription", "Notice", "Refusal", "Refuse", "Stay",
     ),
     "pages": (
-        "HAS_PAGE", "IS_RESERVED", "PFN_MASK", "TYPE_SHIFT", "Entries", "Pages", "carries_page",
-        "count_pages", "expand_runs", "runs", "zero_rows",
+        "HAS_PAGE", "IS_RESERVED", "PFN_MASK", "TYPE_SHIFT", "Entries", "LatestEntries", "Pages",
+        "carries_page", "count_pages", "expand_runs", "runs", "zero_rows",
     ),
     "pipeline.diff": ("DiffReport", "diff"),
     "pipeline.identify": ("Identification", "identify"),
     "pipeline.inspect": ("Inspection", "inspect", "read_pfns", "read_record"),
     "pipeline.redact": ("RedactReport", "redact"),
+    "pipeline.memory": ("GuestMemory", "open_memory"),
     "pipeline.migrate": ("migrate",),
     "pipeline.preflight": ("preflight",),
     "pipeline.run": ("run",),
     "pipeline.salvage": ("SalvageReport", "salvage"),
     "pipeline.survey": ("Survey", "survey"),
     "pipeline.verify": ("VerifyReport", "verify"),
+    "placed_pages": ("PlacedPages",),
     "plugin_option": ("PluginOption",),
     "policy": ("Decision", "Iteration", "PrecopyPolicy", "PrecopyStats", "Ruling"),
     "present": ("to_json",),
@@ -104,6 +107,7 @@ __all__ = [
     "TYPE_SHIFT",
     "XALLOC",
     "XTAB",
+    "AbsentPageError",
     "AuthenticityError",
     "Backend",
     "BrokenOffError",
@@ -117,6 +121,7 @@ __all__ = [
     "Closes",
     "Codec",
     "CodecChoice",
+    "Cursor",
     "DamageError",
     "Decision",
     "DeviceModelFacet",
@@ -133,6 +138,7 @@ __all__ = [
     "FindPages",
     "Format",
     "FormatError",
+    "GuestMemory",
     "GuestOffer",
     "GuestType",
     "Handler",
@@ -147,6 +153,7 @@ __all__ = [
     "Inspection",
     "Iteration",
     "JournalError",
+    "LatestEntries",
     "Layout",
     "LayoutHandler",
     "LinkClosedError",
@@ -168,6 +175,7 @@ __all__ = [
     "Pages",
     "PeerError",
     "Phase",
+    "PlacedPages",
     "PluginError",
     "PluginInfo",
     "PluginManager",
@@ -179,6 +187,7 @@ __all__ = [
     "PvFacet",
     "RandomAccess",
     "RandomSink",
+    "RandomSource",
     "RawEntries",
     "ReadOptions",
     "Reader",
@@ -235,6 +244,7 @@ __all__ = [
     "layout",
     "migrate",
     "nested",
+    "open_memory",
     "parse_codec",
     "preflight",
     "raw",
@@ -292,6 +302,7 @@ if TYPE_CHECKING:
     from .check import StreamCheck
     from .checkpoint import Checkpoints
     from .codec import Codec, CodecChoice, parse_codec
+    from .cursor import Cursor
     from .domain import (
         Backend,
         DeviceModelFacet,
@@ -305,6 +316,7 @@ if TYPE_CHECKING:
         XlFacet,
     )
     from .errors import (
+        AbsentPageError,
         AuthenticityError,
         BrokenOffError,
         CancelledError,
@@ -347,6 +359,7 @@ if TYPE_CHECKING:
         PageMode,
         RandomAccess,
         RandomSink,
+        RandomSource,
         Reader,
         ReadOptions,
         Remark,
@@ -376,6 +389,7 @@ if TYPE_CHECKING:
         PFN_MASK,
         TYPE_SHIFT,
         Entries,
+        LatestEntries,
         Pages,
         carries_page,
         count_pages,
@@ -386,6 +400,7 @@ if TYPE_CHECKING:
     from .pipeline.diff import DiffReport, diff
     from .pipeline.identify import Identification, identify
     from .pipeline.inspect import Inspection, inspect, read_pfns, read_record
+    from .pipeline.memory import GuestMemory, open_memory
     from .pipeline.migrate import migrate
     from .pipeline.preflight import preflight
     from .pipeline.redact import RedactReport, redact
@@ -393,6 +408,7 @@ if TYPE_CHECKING:
     from .pipeline.salvage import SalvageReport, salvage
     from .pipeline.survey import Survey, survey
     from .pipeline.verify import VerifyReport, verify
+    from .placed_pages import PlacedPages
     from .plugin_option import PluginOption
     from .policy import Decision, Iteration, PrecopyPolicy, PrecopyStats, Ruling
     from .present import to_json

@@ -91,6 +91,16 @@ class SourceError(XsaveError):
     """The source could not be read (not that its bytes are wrong: that is StreamError)."""
 
 
+@define(kw_only=True)
+class AbsentPageError(XsaveError):
+    """A page was asked for that an image has no contents for."""
+
+    pfn: int
+
+    def __str__(self) -> str:
+        return f"the image has no contents for pfn {self.pfn:#x}"
+
+
 class CancelledError(XsaveError):
     """The caller asked to stop; nothing half-written is left."""
 

@@ -22,7 +22,7 @@ from .workers import Workers
 
 if TYPE_CHECKING:
     from .batch import PageBatch
-    from .pages import Pages
+    from .pages import Entries, Pages
 
     Event = Record | PageBatch
 else:
@@ -69,6 +69,18 @@ class RandomAccess(Protocol):
         """Exactly so many bytes; TruncatedError if the file is shorter."""
 
 
+@runtime_checkable
+class RandomSource(ByteSource, Protocol):
+    """An input that lies in a file, and not compressed: also a :class:`RandomAccess`, which
+    leaves ``offset`` of the source where it is."""
+
+    @property
+    def size_bytes(self) -> int: ...
+
+    def read_at(self, offset: int, size_bytes: int, what: str) -> memoryview:
+        """As in :class:`RandomAccess`."""
+
+
 class ByteSink(Protocol):
     """Where a writer puts its bytes."""
 
@@ -87,6 +99,10 @@ class RandomSink(ByteSink, Protocol):
     def put_at(self, offset: int, parts: Sequence[Buffer]) -> None:
         """All of the parts, one after the other, from this offset on; what was there before is
         gone. ``offset`` of the sink does not move. What was never written to is zero."""
+
+    def get_at(self, offset: int, size_bytes: int) -> memoryview:
+        """What was put there, in memory of its own; zeroes where nothing was. Of an output
+        that was dropped, zeroes."""
 
 
 class PageMode(enum.Enum):
@@ -223,6 +239,10 @@ class SalvageReader(Protocol):
 
 class PageFinder(Protocol):
     """Pages by pfn, reading only the pieces needed."""
+
+    def entries(self) -> Entries:
+        """(n,) u64, ascending by pfn: the latest entry of each pfn the image mentions. Reads
+        tables, and no contents."""
 
     def find(self, pfns: Sequence[int]) -> Mapping[int, tuple[int, Pages | None]]:
         """For each pfn the image mentions: its latest type nibble, and its latest page as

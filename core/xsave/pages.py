@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batch import RESERVED_TYPES, TYPES_WITH_PAGE
+from .errors import FieldError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,44 @@ Pages = NDArray[np.uint8]
 def carries_page(entries: Entries) -> NDArray[np.bool_]:
     """(n,) bool: which entries are followed by a page."""
     return HAS_PAGE[(entries >> TYPE_SHIFT).astype(np.intp)]
+
+
+class LatestEntries:
+    """The latest entry of each pfn that batches mention, whatever the order. Memory use: eight
+    bytes for each pfn up to the highest.
+
+    :param pfn_limit: what is not below is refused with a FieldError: damage, and no guest.
+    """
+
+    def __init__(self, pfn_limit: int = 1 << 32) -> None:
+        self._limit = pfn_limit
+        self._entries = np.zeros(0, np.uint64)
+        self._seen = np.zeros(0, np.bool_)
+
+    def see(self, entries: Entries) -> None:
+        """:param entries: (n,), of which the last one for a pfn counts."""
+        if not len(entries):
+            return
+        pfns = (entries & PFN_MASK).astype(np.int64)
+        highest = int(pfns.max())
+        if highest >= self._limit:
+            raise FieldError(field="pfn", expected=f"below {self._limit:#x}", got=f"{highest:#x}")
+        if highest >= len(self._seen):
+            size = min(max(highest + 1, 2 * len(self._seen), 1 << 16), self._limit)
+            self._entries = _grown(self._entries, size)
+            self._seen = _grown(self._seen, size)
+        self._entries[pfns] = entries
+        self._seen[pfns] = True
+
+    def result(self) -> Entries:
+        """(n,), ascending by pfn."""
+        return self._entries[self._seen]
+
+
+def _grown(array: NDArray[Any], size: int) -> NDArray[Any]:
+    grown = np.zeros(size, array.dtype)
+    grown[: len(array)] = array
+    return grown
 
 
 def count_pages(entries: Entries) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import drgn
@@ -69,6 +70,34 @@ def test_drgn_walks_the_guests_page_tables_to_its_version(tmp_path: Path, name: 
     assert b"6.1.0-50-amd64\0" in names
 
 
+# In a process of its own: volatility forgets a file that it has open.
+XEN_LAYER = """
+import sys
+from volatility3.framework import contexts
+from volatility3.framework.layers import physical, xen
+context = contexts.Context()
+context.config["base.location"] = sys.argv[1]
+context.layers.add_layer(physical.FileLayer(context, "base", "base"))
+context.config["core.base_layer"] = "base"
+context.layers.add_layer(xen.XenCoreDumpLayer(context, "core", "core"))
+for pfn in sys.argv[2:]:
+    sys.stdout.buffer.write(context.layers["core"].read(int(pfn) * 4096, 4096))
+"""
+
+
+def test_volatility_opens_a_core_of_xens_own_format(tmp_path: Path) -> None:
+    image, core = DATA / "pvh1.redacted.save.zst", tmp_path / "guest.core"
+    xsave.run(image, core, to="xen-core")
+    found = xsave.read_pfns(image, range(0x5600, 0x5700))
+    pages = {pfn: page for pfn, (_, page) in found.items() if page is not None and page.any()}
+    assert len(pages) > 5
+    read = subprocess.run(
+        [sys.executable, "-c", XEN_LAYER, core.as_uri(), *map(str, pages)],
+        capture_output=True, check=True,
+    )  # fmt: skip
+    assert read.stdout == b"".join(page.tobytes() for page in pages.values())
+
+
 @pytest.mark.parametrize("name", ["pv1", "pvh1"])
 def test_volatility_opens_it_as_a_layer_of_memory(cores: dict[str, Path], name: str) -> None:
     context = contexts.Context()
@@ -80,3 +109,4 @@ def test_volatility_opens_it_as_a_layer_of_memory(cores: dict[str, Path], name: 
     for pfn, (_, page) in found.items():
         if page is not None:
             assert context.layers["core"].read(pfn * 4096, 4096) == page.tobytes()
+    context.layers["base"].destroy()

@@ -176,6 +176,19 @@ class FileSink(Sink):
         if self.pace is not None:
             self.pace.passed(size)
 
+    def get_at(self, offset: int, size_bytes: int) -> memoryview:
+        data = memoryview(bytearray(size_bytes))
+        done = 0
+        try:
+            while done < size_bytes and not self._is_dropped:
+                nbytes = os.preadv(self._fd, [data[done:]], offset + done)
+                if not nbytes:  # behind the end of what was put so far
+                    break
+                done += nbytes
+        except OSError as error:
+            raise OutputError(f"cannot read the output back: {error.strerror}") from error
+        return data
+
 
 def open_sink(where: str | os.PathLike[str] | int | Writable, pace: Pace | None = None) -> Sink:
     """See :func:`_open_sink`, held to a pace if one is given."""
@@ -246,11 +259,11 @@ class _AtomicFile:
         self._named = False
         folder = self._path.parent
         try:
-            self._fd = os.open(folder, os.O_TMPFILE | os.O_WRONLY | os.O_CLOEXEC, MODE)
+            self._fd = os.open(folder, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, MODE)
         except OSError as error:
             if error.errno not in NO_TMPFILE:
                 raise
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+            flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
             self._fd = os.open(self._temporary, flags, MODE)
             self._named = True
         self.sink = FileSink(self._fd, commit=self.commit, discard=self.discard)

@@ -208,6 +208,35 @@ def _allocate(size_bytes: int) -> memoryview:
     return np.empty(size_bytes, np.uint8).data
 
 
+class FileSource(Source):
+    """A regular file: a :class:`xsave.RandomSource`.
+
+    :param fd: of the file, which the source begins at the present place of.
+    """
+
+    def __init__(
+        self, fd: int, size_bytes: int, *, hasher: Hasher | None,
+        close: Callable[[], None] | None, ahead: bool = True,
+    ) -> None:  # fmt: skip
+        def seek(nbytes: int) -> None:
+            os.lseek(fd, nbytes, os.SEEK_CUR)
+
+        super().__init__(
+            lambda room: os.readv(fd, [room]),
+            size_bytes=size_bytes,
+            seek=seek if hasher is None else None,
+            hasher=hasher,
+            close=close,
+            ahead=ahead,
+        )
+        self._fd = fd
+        self._file_bytes = size_bytes
+        self._begins_at = os.lseek(fd, 0, os.SEEK_CUR)
+
+    def read_at(self, offset: int, size_bytes: int, what: str) -> memoryview:
+        return read_at(self._fd, self._file_bytes, offset, size_bytes, what, self._begins_at)
+
+
 class FileImage:
     """A regular file as :class:`xsave.RandomAccess`."""
 
@@ -217,24 +246,7 @@ class FileImage:
         self._pool = _Pool()
 
     def read_at(self, offset: int, size_bytes: int, what: str) -> memoryview:
-        if offset < 0 or size_bytes > self.size_bytes - offset:
-            raise TruncatedError(
-                what=what,
-                offset=offset,
-                expected=f"{size_bytes} bytes",
-                got=f"{max(self.size_bytes - offset, 0)}",
-            )
-        # bounded by the file's size, which is there: no length in it can ask for more
-        data = self._room(size_bytes)
-        done = 0
-        while done < size_bytes:
-            nbytes = os.preadv(self._fd, [data[done:]], offset + done)
-            if not nbytes:
-                raise TruncatedError(
-                    what=what, offset=offset, expected=f"{size_bytes} bytes", got=f"{done}"
-                )
-            done += nbytes
-        return data
+        return read_at(self._fd, self.size_bytes, offset, size_bytes, what, room=self._room)
 
     def _room(self, size_bytes: int) -> memoryview:
         if size_bytes <= BUFFER_BYTES:
@@ -252,6 +264,31 @@ class FileImage:
 
     def __exit__(self, *_exc: Any) -> None:
         self.close()
+
+
+def read_at(
+    fd: int, file_bytes: int, offset: int, size_bytes: int, what: str, begins_at: int = 0,
+    room: Callable[[int], memoryview] | None = None,
+) -> memoryview:  # fmt: skip
+    """:param begins_at: where in the file the input begins, of which this is the offset.
+    :param room: makes memory for it.
+    """
+    if offset < 0 or size_bytes > file_bytes - offset:
+        raise TruncatedError(
+            what=what, offset=offset, expected=f"{size_bytes} bytes",
+            got=f"{max(file_bytes - offset, 0)}",
+        )  # fmt: skip
+    # bounded by the file's size, which is there: no length in it can ask for more
+    data = (_allocate if room is None else room)(size_bytes)
+    done = 0
+    while done < size_bytes:
+        nbytes = os.preadv(fd, [data[done:]], begins_at + offset + done)
+        if not nbytes:
+            raise TruncatedError(
+                what=what, offset=offset, expected=f"{size_bytes} bytes", got=f"{done}"
+            )
+        done += nbytes
+    return data
 
 
 def _open(path: Path) -> int:
@@ -296,20 +333,10 @@ def _from_fd(
         if close is not None:
             close()
         raise SourceError("cannot read the source: it is a folder")
-    regular = stat.S_ISREG(status.st_mode)
-    size = status.st_size - os.lseek(fd, 0, os.SEEK_CUR) if regular else None
-
-    def seek(nbytes: int) -> None:
-        os.lseek(fd, nbytes, os.SEEK_CUR)
-
-    return Source(
-        lambda room: os.readv(fd, [room]),
-        size_bytes=size,
-        seek=seek if regular and hasher is None else None,
-        hasher=hasher,
-        close=close,
-        ahead=ahead,
-    )
+    if stat.S_ISREG(status.st_mode):
+        size = status.st_size - os.lseek(fd, 0, os.SEEK_CUR)
+        return FileSource(fd, size, hasher=hasher, close=close, ahead=ahead)
+    return Source(lambda room: os.readv(fd, [room]), hasher=hasher, close=close, ahead=ahead)
 
 
 def _reader_of(file: Readable) -> ReadInto:

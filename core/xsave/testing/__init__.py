@@ -24,7 +24,7 @@ _HOMES = {
     "format_suite": ("FormatSuite", "assert_same_events"),
     "handler_suite": ("HandlerSuite", "MemoryHandlerSuite"),
     "links": ("BACK", "OUT", "MemoryLinks", "MemoryNetwork", "memory_links"),
-    "memory": ("MemoryPipe", "MemorySink", "MemorySource"),
+    "memory": ("MemoryFile", "MemoryPipe", "MemorySink", "MemorySource"),
     "transport_suite": ("TransportSuite",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -32,8 +32,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 # Once more in full, since type checkers only understand it so; a test compares them.
 __all__ = [
     "BACK", "OUT", "BackendSuite", "CodecSuite", "FormatSuite", "HandlerSuite",
-    "MemoryHandlerSuite", "MemoryLinks", "MemoryNetwork", "MemoryPipe", "MemorySink",
-    "MemorySource", "TransportSuite", "assert_same_events", "memory_links",
+    "MemoryFile", "MemoryHandlerSuite", "MemoryLinks", "MemoryNetwork", "MemoryPipe",
+    "MemorySink", "MemorySource", "TransportSuite", "assert_same_events", "memory_links",
 ]  # fmt: skip
 
 
@@ -53,5 +53,5 @@ if TYPE_CHECKING:
     from .format_suite import FormatSuite, assert_same_events
     from .handler_suite import HandlerSuite, MemoryHandlerSuite
     from .links import BACK, OUT, MemoryLinks, MemoryNetwork, memory_links
-    from .memory import MemoryPipe, MemorySink, MemorySource
+    from .memory import MemoryFile, MemoryPipe, MemorySink, MemorySource
     from .transport_suite import TransportSuite

@@ -258,6 +258,8 @@ class FormatSuite:
             if finder is None:
                 return
             latest = _latest_pages(self.events())
+            entries = finder.entries().tolist()
+            assert entries == [latest[pfn][0] << 60 | pfn for pfn in sorted(latest)]
             found = finder.find(sorted(latest))
             assert set(found) == set(latest)
             for pfn, (kind, page) in latest.items():

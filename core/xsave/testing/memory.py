@@ -90,6 +90,23 @@ class MemorySink:
             self._data += part
 
 
+class MemoryFile(MemorySink):
+    """A RandomSink. What was put at its place is in ``whole``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.whole = bytearray()
+
+    def put_at(self, offset: int, parts: Sequence[Buffer]) -> None:
+        data = b"".join(bytes(part) for part in parts)
+        self.whole.extend(bytes(max(0, offset + len(data) - len(self.whole))))
+        self.whole[offset : offset + len(data)] = data
+
+    def get_at(self, offset: int, size_bytes: int) -> memoryview:
+        data = self.whole[offset : offset + size_bytes]
+        return memoryview(data + bytes(size_bytes - len(data)))
+
+
 def _piece(data: bytes, offset: int, size_bytes: int, what: str) -> bytes:
     piece = data[offset : offset + size_bytes]
     if len(piece) < size_bytes:

@@ -11,12 +11,13 @@ from collections.abc import Callable
 
 from xsave import Format, Handler, PluginInfo, hookimpl
 
-from .formats import VmcoreFormat
+from .formats import VmcoreFormat, XenCoreFormat
 from .records import CorePagesHandler, NotesHandler
+from .xen_core_records import HANDLERS
 
 PLUGIN = PluginInfo(
     name="core",
-    summary="core files for debuggers: ELF vmcores",
+    summary="core files for debuggers: ELF vmcores, and those of Xen's own",
     contract=(1, 1),
 )
 
@@ -25,8 +26,11 @@ PLUGIN = PluginInfo(
 def xsave_register_handlers(register: Callable[[Handler], None]) -> None:
     register(NotesHandler())
     register(CorePagesHandler())
+    for handler in HANDLERS:
+        register(handler)
 
 
 @hookimpl
 def xsave_register_formats(register: Callable[[Format], None]) -> None:
     register(VmcoreFormat())
+    register(XenCoreFormat())

@@ -16,6 +16,7 @@ from typing import Any
 from attrs import field, frozen
 
 PV_VCPU, HVM_CONTEXT = "xen.pv.vcpu_basic", "xen.hvm.context"
+NOTES, XEN_VCPUS = "core.notes", "core.xen_vcpus"
 
 PRSTATUS_BYTES = 336
 _PID_AT, _REGS_AT = 32, 112
@@ -86,6 +87,12 @@ def vcpus_of(name: str, fields: Any) -> Iterator[Vcpu]:
     """
     if name == PV_VCPU:
         yield _pv_vcpu(fields)
+    elif name == NOTES:  # of a core file: its threads
+        for one in fields["notes"]:
+            if "registers" in one:
+                yield Vcpu(one["thread"] - 1, one["registers"])
+    elif name == XEN_VCPUS:
+        yield from map(_xen_core_vcpu, fields["vcpus"])
     elif name == HVM_CONTEXT:
         for one in fields["save_records"]:
             if one["type"] == "CPU":
@@ -114,6 +121,14 @@ def _pv_vcpu(fields: Mapping[str, Any]) -> Vcpu:
     regs["gs_base_kernel"] = bases[1 - in_kernel]
     ctrl = {f"cr{number}": context["ctrlreg"][number] for number in (0, 2, 3, 4)}
     return Vcpu(fields["vcpu_id"], regs, ctrl)
+
+
+def _xen_core_vcpu(fields: Mapping[str, Any]) -> Vcpu:
+    found = dict(fields["registers"])
+    bases = found.pop("gs_base_user", 0), found.get("gs_base_kernel", 0)
+    in_kernel = fields["flags"] >> 2 & 1 or not found["cs"] & 3  # a PV kernel is in ring 3
+    found["gs_base"], found["gs_base_kernel"] = bases[in_kernel], bases[1 - in_kernel]
+    return Vcpu(fields["vcpu"], found, fields["control_registers"])
 
 
 def _hvm_vcpu(number: int, fields: Mapping[str, Any]) -> Vcpu:

@@ -12,11 +12,15 @@ import numpy as np
 
 from xsave import (
     ByteSource,
+    Cursor,
+    Entries,
     FormatError,
     GuestType,
     ImageInfo,
     PageBatch,
     PageMode,
+    PlacedPages,
+    RandomAccess,
     ReadOptions,
     Record,
     RecordType,
@@ -30,12 +34,39 @@ if TYPE_CHECKING:
 
 PAGE = elf.PAGE_SIZE
 BATCH_PFNS = 1024
+FOUND_PFNS = 1 << 16  # in a row of the table by which pages are found
 SEGMENTS_MAX = elf.PN_XNUM - 1
 HEADERS_AT_MAX = 64 << 20  # bytes before the program headers
 
 
+def vmcore_finder(image: RandomAccess) -> PlacedPages:
+    """Pages by pfn: of each segment as much as a batch holds is one entry of its table.
+
+    :raises StreamError: the image's headers are wrong.
+    """
+
+    def read_entries(first: int, number: int) -> Entries:
+        return np.arange(first, first + number, dtype=np.uint64)
+
+    reader = VmcoreReader(Cursor(image), ReadOptions(PageMode.SKIP))
+    finder = PlacedPages(image, read_entries)
+    for segment, _ in reader.segments:
+        if segment.type != elf.PT_LOAD:
+            continue
+        first, count = segment.paddr // PAGE, segment.filesz // PAGE
+        for start in range(0, count, FOUND_PFNS):
+            number = min(FOUND_PFNS, count - start)
+            at = first + start
+            finder.add((at, at + number - 1), at, number, segment.offset + start * PAGE)
+    return finder
+
+
 class VmcoreReader:
-    """Reads from the start to the end: the headers must come before what they speak of."""
+    """Reads from the start to the end: the headers must come before what they speak of.
+
+    :ivar segments: those with contents, in the order of the file, each with the place of its
+        header.
+    """
 
     def __init__(self, source: ByteSource, options: ReadOptions) -> None:
         self._source = source
@@ -51,7 +82,7 @@ class VmcoreReader:
         if not elf.Header.SIZE <= header.phoff <= HEADERS_AT_MAX:
             raise self._wrong("e_phoff", 32, f"64 to {HEADERS_AT_MAX}", str(header.phoff))
         source.skip(header.phoff - source.offset, "what is before the program headers")
-        self._segments = self._read_segments(header.phnum)
+        self.segments = self._read_segments(header.phnum)
         self.info = ImageInfo(
             format="vmcore",
             guest_type=GuestType.UNKNOWN,
@@ -89,7 +120,7 @@ class VmcoreReader:
 
     def __iter__(self) -> Iterator[Event]:
         source = self._source
-        for segment, where in self._segments:
+        for segment, where in self.segments:
             if segment.offset < source.offset:
                 raise self._wrong(
                     "p_offset", where + 8, f"{source.offset} or more, behind what comes before",

@@ -4,9 +4,10 @@ Each page goes to the place in the file that its pfn has, whatever comes when: w
 written the file has holes. What belongs in front, the headers, is known at the end and written
 then. Layout of the file:
 
-    ELF header, program headers   (room for 74 000 segments; of more, behind the notes)
-    page of pfn 0, of pfn 1, ...  from DATA_OFFSET on
-    notes                         behind the highest page
+    ELF header, program headers, notes   in front if there is room for both, as there is for
+                                         70 000 segments: crash looks for notes nowhere else
+    page of pfn 0, of pfn 1, ...         from DATA_OFFSET on
+    notes, then program headers          behind the highest page, if they did not fit in front
 """
 
 from __future__ import annotations
@@ -104,20 +105,25 @@ class VmcoreWriter:
             firsts, lengths = [0, 1], [1, lengths[0] - 1]
         data_end = DATA_OFFSET + (int(pfns[-1]) + 1 if len(pfns) else 0) * PAGE
         notes = self._notes()
-        self._sink.put_at(data_end, [notes])
-        segments = [_segment(elf.PT_NOTE, data_end, 0, len(notes))]
-        segments += [
+        loads = [
             _segment(elf.PT_LOAD, DATA_OFFSET + first * PAGE, first * PAGE, length * PAGE)
             for first, length in zip(firsts, lengths, strict=True)
         ]
-        self._put_headers(segments, data_end + len(notes) + (-len(notes) & 7))
-
-    def _put_headers(self, segments: Sequence[elf.Segment], end: int) -> None:
-        """:param end: of everything else, where what does not fit in front has room."""
-        size = len(segments) * elf.Segment.SIZE
         at = elf.Header.SIZE
-        if at + size > DATA_OFFSET:
-            at, end = end, end + size
+        notes_at = at + (1 + len(loads)) * elf.Segment.SIZE
+        end = data_end
+        if notes_at + len(notes) > DATA_OFFSET:
+            notes_at = data_end
+            at = data_end + len(notes) + (-len(notes) & 7)
+            end = at + (1 + len(loads)) * elf.Segment.SIZE
+        self._sink.put_at(notes_at, [notes])
+        segments = [_segment(elf.PT_NOTE, notes_at, 0, len(notes)), *loads]
+        self._put_headers(segments, at, end)
+
+    def _put_headers(self, segments: Sequence[elf.Segment], at: int, end: int) -> None:
+        """:param at: where the program headers go.
+        :param end: of everything, where a section header has room.
+        """
         extended = len(segments) >= elf.PN_XNUM
         self._sink.put_at(at, [b"".join(one.encode() for one in segments)])
         if extended:

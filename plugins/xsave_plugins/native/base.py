@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from xsave import (
     PFN_MASK,
     ByteSource,
+    Cursor,
     Entries,
     PageBatch,
     PageMode,
@@ -27,7 +28,7 @@ from xsave import (
     carries_page,
 )
 
-from .finder import HEADS_KEPT_BYTES, Cursor, NativeFinder, held_bytes
+from .finder import HEADS_KEPT_BYTES, NativeFinder, held_bytes
 from .format import MAGIC
 from .pieces import BatchHead, Piece
 from .reader import NativeReader

@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from xsave import (
     PFN_MASK,
+    Cursor,
     Entries,
     FormatError,
+    LatestEntries,
     Pages,
     RandomAccess,
     ReadOptions,
@@ -48,41 +50,8 @@ if TYPE_CHECKING:
 HEADS_KEPT_BYTES = 24 << 20  # of tables; those of a usual batch have some KiB
 BODIES_KEPT_BYTES = 8 << 20  # unpacked, beside as many pages as a batch may name
 HEAD_BYTES = 4096  # about what a parsed head takes beside its table
-AHEAD_BYTES = 4096  # prefix, head and table of a usual piece in one read
 
 T = TypeVar("T")
-
-
-class Cursor:
-    """A ByteSource over an image in a file, from an offset on."""
-
-    def __init__(self, image: RandomAccess, offset: int) -> None:
-        self._image = image
-        self.offset = offset
-        self.size_bytes = image.size_bytes
-        self._ahead = memoryview(b"")  # what was read at once, and where it lies
-        self._ahead_offset = 0
-
-    def take(self, size_bytes: int, what: str) -> memoryview:
-        at = self.offset - self._ahead_offset
-        if at < 0 or at + size_bytes > len(self._ahead):
-            at = 0
-            room = min(max(size_bytes, AHEAD_BYTES), self.size_bytes - self.offset)
-            # of what is cut, exactly what was asked for is told
-            self._ahead = self._image.read_at(self.offset, max(room, size_bytes), what)
-            self._ahead_offset = self.offset
-        self.offset += size_bytes
-        return self._ahead[at : at + size_bytes]
-
-    def skip(self, size_bytes: int, what: str) -> None:
-        self.offset += size_bytes
-
-    def peek(self, size_bytes: int) -> bytes:
-        size = min(size_bytes, max(self.size_bytes - self.offset, 0))
-        return bytes(self._image.read_at(self.offset, size, "image"))
-
-    def at_end(self) -> bool:
-        return self.offset >= self.size_bytes
 
 
 @define
@@ -184,10 +153,19 @@ class NativeFinder:
 
     # -- which pages ---------------------------------------------------------------------
 
+    def entries(self) -> Entries:
+        latest = LatestEntries()
+        for row in range(len(self.rows)):
+            latest.see(self.batch(row)[1].table.entries.array())
+        return latest.result()
+
     def find(self, pfns: Sequence[int]) -> Mapping[int, tuple[int, Pages | None]]:
         wanted = np.unique(np.array(pfns, np.uint64))
         found: dict[int, tuple[int, Pages | None]] = {}
-        for row in range(len(self.rows) - 1, -1, -1):
+        if not len(wanted):
+            return found
+        reaches = (self.rows["first_pfn"] <= wanted[-1]) & (self.rows["last_pfn"] >= wanted[0])
+        for row in np.flatnonzero(reaches)[::-1].tolist():
             if not len(wanted):
                 break
             first, last = self.rows["first_pfn"][row], self.rows["last_pfn"][row]

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from xsave import (
     BROKEN,
     PFN_MASK,
+    Cursor,
     Loss,
     PageBatch,
     RandomAccess,
@@ -31,7 +32,6 @@ from xsave import (
 )
 
 from . import spec
-from .finder import Cursor
 from .pieces import (
     PAGE_SIZE,
     BatchHead,

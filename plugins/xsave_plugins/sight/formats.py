@@ -17,9 +17,9 @@ from xsave import (
 )
 
 _ELF = struct.Struct("<4sBBB9xHH")  # magic, class, data, version, type, machine
-_ELF_64, _ELF_32 = 2, 1
+_ELF_32 = 1
 _ELF_CORE = 4
-_NR_HEADERS = {_ELF_64: (56, 60), _ELF_32: (44, 48)}  # e_phnum, e_shnum
+_NR_PROGRAMS_AT = 44  # e_phnum
 
 
 class _Seen(Format):
@@ -94,43 +94,18 @@ class HvmContext(_Seen):
     says = "a save record HEADER of 24 bytes, then its magic 0x54381286"
 
 
-class _Elf(_Seen):
-    classes: tuple[int, ...] = (_ELF_64, _ELF_32)
+class NarrowVmcore(_Seen):
+    name = "vmcore-32"
+    summary = "ELF core file of 32 bits: memory for debuggers"
+    says = "a 32-bit ELF core with program headers: notes and memory"
 
     def sniff(self, head: bytes) -> bool:
         if len(head) < 64 or not head.startswith(b"\x7fELF"):
             return False
         _, kind, data, _, file_type, _ = _ELF.unpack_from(head)
-        if kind not in self.classes or data != 1 or file_type != _ELF_CORE:
-            return False
-        at_programs, at_sections = _NR_HEADERS[kind]
-        programs, sections = (
-            int.from_bytes(head[at : at + 2], "little") for at in (at_programs, at_sections)
-        )
-        return self.accepts(programs, sections)
-
-    def accepts(self, nr_programs: int, nr_sections: int) -> bool:
-        """By the numbers of its program headers and of its sections."""
-        raise NotImplementedError
-
-
-class XenCore(_Elf):
-    name = "xen-core"
-    summary = "core file of Xen's own (xl dump-core): a guest for debuggers"
-    says = "an ELF core with sections and without program headers"
-
-    def accepts(self, nr_programs: int, nr_sections: int) -> bool:
-        return not nr_programs and nr_sections > 1
-
-
-class NarrowVmcore(_Elf):
-    name = "vmcore-32"
-    summary = "ELF core file of 32 bits: memory for debuggers"
-    says = "a 32-bit ELF core with program headers: notes and memory"
-    classes = (_ELF_32,)
-
-    def accepts(self, nr_programs: int, nr_sections: int) -> bool:
-        return nr_programs >= 1
+        (nr_programs,) = struct.unpack_from("<H", head, _NR_PROGRAMS_AT)
+        is_narrow = kind == _ELF_32 and data == 1
+        return bool(is_narrow and file_type == _ELF_CORE and nr_programs >= 1)
 
 
 class OldXenCore(_Seen):
@@ -156,6 +131,6 @@ class Xenstored(_Seen):
 
 
 FORMATS: tuple[Format, ...] = (
-    LibvirtQemu(), MigrationReceiver(), QemuStream(), QemuRecord(), HvmContext(), XenCore(),
+    LibvirtQemu(), MigrationReceiver(), QemuStream(), QemuRecord(), HvmContext(),
     NarrowVmcore(), OldXenCore(), Xenstored(),
 )  # fmt: skip

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from xsave import ByteSink, ByteSource, Format, ImageInfo, Reader, ReadOptions, WriteOptions, Writer
+from xsave import Format
 
 from . import framing as f
+
+if TYPE_CHECKING:
+    from xsave import (
+        ByteSink,
+        ByteSource,
+        ImageInfo,
+        PageFinder,
+        RandomAccess,
+        Reader,
+        ReadOptions,
+        WriteOptions,
+        Writer,
+    )
 
 
 class _XenFormat(Format):
@@ -31,6 +44,11 @@ class _XenFormat(Format):
         from .writer import XenWriter
 
         return XenWriter(sink, self.layers, info, self.version, options.about.get("created", ""))
+
+    def page_finder(self, image: RandomAccess, options: ReadOptions) -> PageFinder | None:
+        from .page_finder import page_finder
+
+        return page_finder(image, self.name, self.layers)
 
 
 class XlFormat(_XenFormat):

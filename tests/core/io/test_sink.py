@@ -496,6 +496,17 @@ def test_what_is_dropped_is_not_written_at_its_place_either(tmp_path: Path) -> N
     assert (tmp_path / "out").read_bytes() == b""
 
 
+def test_what_was_put_is_read_back(tmp_path: Path) -> None:
+    with open_sink(tmp_path / "out") as sink:
+        assert isinstance(sink, RandomSink)
+        sink.put_at(6, [b"world"])
+        assert sink.get_at(4, 5) == b"\0\0wor"
+        assert sink.get_at(9, 4) == b"ld\0\0"
+        assert sink.get_at(100, 2) == b"\0\0"
+        sink.drop()
+        assert sink.get_at(6, 2) == b"\0\0"
+
+
 def test_a_pipe_has_no_places() -> None:
     read_end, write_end = os.pipe()
     try:

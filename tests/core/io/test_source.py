@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from xsave import SourceError, TruncatedError, UsageError
+from xsave import RandomSource, SourceError, TruncatedError, UsageError
 from xsave.io.source import (
     BUFFER_BYTES,
     LARGEST_PIECE,
@@ -429,3 +429,22 @@ def test_a_descriptor_that_is_closed_is_a_source_error() -> None:
     os.close(read_end)
     with pytest.raises(SourceError, match="cannot read the source: Bad file descriptor"):
         open_source(read_end)
+
+
+def test_an_input_that_lies_in_a_file_is_read_from_anywhere(tmp_path: Path) -> None:
+    path = tmp_path / "in"
+    path.write_bytes(b"0123456789")
+    with open_source(path) as source:
+        assert isinstance(source, RandomSource)
+        assert source.take(3, "head") == b"012"
+        assert source.read_at(7, 3, "tail") == b"789"
+        assert (source.offset, bytes(source.take(1, "next"))) == (3, b"3")
+        with pytest.raises(TruncatedError, match="tail at offset 0x9: expected 2 bytes, got 1"):
+            source.read_at(9, 2, "tail")
+    with path.open("rb") as file:
+        file.seek(4)
+        source = open_source(file.fileno())
+        assert isinstance(source, RandomSource)
+        assert source.read_at(0, 2, "head") == b"45"
+    with open_source(io.BytesIO(b"01")) as source:
+        assert not isinstance(source, RandomSource)

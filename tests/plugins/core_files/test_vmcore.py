@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import xsave
 from tests.plugins.native.batches import batch, ordinary, page
-from xsave.testing import MemorySink, MemorySource
+from xsave.testing import MemoryFile, MemorySink, MemorySource
 from xsave.testing.strategies import damaged
 from xsave_plugins.core_files import elf, vmcore_writer
 from xsave_plugins.core_files.formats import VmcoreFormat
@@ -23,19 +23,6 @@ from xsave_plugins.core_files.records import NOTES
 DATA = Path(__file__).parents[2] / "data"
 FORMAT = VmcoreFormat()
 INFO = xsave.ImageInfo("xl", xsave.GuestType.X86_HVM)
-
-
-class MemoryFile(MemorySink):
-    """A RandomSink in memory."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.whole = bytearray()
-
-    def put_at(self, offset: int, parts: Sequence[Any]) -> None:
-        data = b"".join(bytes(part) for part in parts)
-        self.whole.extend(bytes(max(0, offset + len(data) - len(self.whole))))
-        self.whole[offset : offset + len(data)] = data
 
 
 def write(events: Sequence[xsave.Event], **options: Any) -> bytes:
