@@ -48,6 +48,8 @@ $(VENV)/made: pyproject.toml $(wildcard plugins_contrib/*/pyproject.toml)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable plugins_contrib/xsave-vtpm
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable plugins_contrib/xsave-swapslots
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable plugins_contrib/xsave-drgn
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable plugins_contrib/xsave-volatility
 	@touch $@
 
 clean:

@@ -47,6 +47,8 @@ ALLOWED = {
     "pipeline.ends": {"os", "pathlib"},  # whether an address is a file
     "pipeline.inspect": {"pathlib"},  # names of images
     "pipeline.breaks": {"threading"},  # tells that a link is broken while others wait for it
+    # names of images; whoever looks into memory may do so from several threads
+    "pipeline.memory": {"pathlib", "threading"},
     "pipeline.migrate": {"time"},  # for how long an end that does not answer is asked again
     "pipeline.receive": {"threading", "time"},  # a thread for each guest that comes
     "pipeline.redact": {"os", "pathlib"},  # whether an image can be read again
@@ -86,6 +88,7 @@ MACHINE_IN_PLUGINS = {
     "xsave_plugins.transports.tcp": {"socket"},
     "xsave_plugins.transports.tls": {"socket", "time"},
     "xsave_plugins.transports.unix": {"socket"},
+    "xsave_drgn": {"os"},  # names of images
     # Xen's libraries, and memory that they map
     "xsave_plugins.xen_host.libraries": {"ctypes", "pathlib"},
     "xsave_plugins.xen_host.hypercalls": {"ctypes", "os"},
