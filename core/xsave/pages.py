@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .batch import RESERVED_TYPES, TYPES_WITH_PAGE
-from .errors import FieldError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,41 +29,35 @@ def carries_page(entries: Entries) -> NDArray[np.bool_]:
 
 
 class LatestEntries:
-    """The latest entry of each pfn that batches mention, whatever the order. Memory use: eight
-    bytes for each pfn up to the highest.
+    """The latest entry of each pfn that batches mention, whatever the order. Memory use: some 30
+    bytes for each of them."""
 
-    :param pfn_limit: what is not below is refused with a FieldError: damage, and no guest.
-    """
-
-    def __init__(self, pfn_limit: int = 1 << 32) -> None:
-        self._limit = pfn_limit
-        self._entries = np.zeros(0, np.uint64)
-        self._seen = np.zeros(0, np.bool_)
+    def __init__(self) -> None:
+        self._entries = np.zeros(0, np.uint64)  # each pfn once, ascending
+        self._later: list[Entries] = []
+        self._nr_later = 0
 
     def see(self, entries: Entries) -> None:
         """:param entries: (n,), of which the last one for a pfn counts."""
-        if not len(entries):
-            return
-        pfns = (entries & PFN_MASK).astype(np.int64)
-        highest = int(pfns.max())
-        if highest >= self._limit:
-            raise FieldError(field="pfn", expected=f"below {self._limit:#x}", got=f"{highest:#x}")
-        if highest >= len(self._seen):
-            size = min(max(highest + 1, 2 * len(self._seen), 1 << 16), self._limit)
-            self._entries = _grown(self._entries, size)
-            self._seen = _grown(self._seen, size)
-        self._entries[pfns] = entries
-        self._seen[pfns] = True
+        self._later.append(entries)
+        self._nr_later += len(entries)
+        if self._nr_later > max(len(self._entries), 1 << 16):
+            self._settle()
+
+    def _settle(self) -> None:
+        entries = np.concatenate((self._entries, *self._later))
+        self._later, self._nr_later = [], 0
+        pfns = entries & PFN_MASK
+        if not (pfns[1:] > pfns[:-1]).all():
+            order = np.argsort(pfns, kind="stable")
+            pfns, entries = pfns[order], entries[order]
+            entries = entries[np.append(pfns[1:] != pfns[:-1], True)]
+        self._entries = entries
 
     def result(self) -> Entries:
         """(n,), ascending by pfn."""
-        return self._entries[self._seen]
-
-
-def _grown(array: NDArray[Any], size: int) -> NDArray[Any]:
-    grown = np.zeros(size, array.dtype)
-    grown[: len(array)] = array
-    return grown
+        self._settle()
+        return self._entries
 
 
 def count_pages(entries: Entries) -> int:

@@ -102,6 +102,41 @@ def small_legacy() -> Iterator[tuple[str, bytes]]:
     yield "remus", o.words([7], 8) + info + o.words([0], 8) + rounds
 
 
+def small_cores() -> Iterator[tuple[str, str, bytes]]:
+    """A core file of each format, with vcpus and a few pages."""
+    import xsave
+    from tests.plugins.xen_stream import build as b
+    from xsave.pipeline.inspect import Describer
+    from xsave.testing import MemoryFile, MemorySource
+    from xsave_plugins.core_files import vmcore_writer, xen_core_writer
+
+    manager = xsave.build_manager()
+    vmcore_writer.DATA_OFFSET = 4096  # else the corpus would be full of zeroes
+    xen_core_writer.PAGES_AT = 12288
+    for name, guest, data in (
+        ("vmcore", "hvm", b.libxc(b.hvm())), ("xen-core", "pv", b.libxc(b.pv())),
+    ):  # fmt: skip
+        reader = manager.formats.find("libxc").reader(MemorySource(data), xsave.ReadOptions())
+        file = MemoryFile()
+        options = xsave.WriteOptions(describe=Describer(manager.handler_table(None)))
+        writer = manager.formats.find(name).writer(file, reader.info, options)
+        for event in few(reader):
+            writer.put(event)
+        writer.finish()
+        yield name, guest, bytes(file.whole)
+
+
+def small_salvage() -> Iterator[tuple[str, str, bytes]]:
+    """Images that are cut, and that are damaged in the middle."""
+    from tests.robustness.images import native, small_pieces
+
+    whole = native(small_pieces())
+    yield "salvage", "cut", whole[: len(whole) * 2 // 3]
+    at = len(whole) // 2
+    yield "salvage", "damaged", whole[:at] + bytes([whole[at] ^ 0x40]) + whole[at + 1 :]
+    yield "salvage", "no-index", whole[:-100]
+
+
 def make() -> Iterator[tuple[str, str, bytes]]:
     """Target, name, bytes."""
     import xsave
@@ -145,6 +180,8 @@ def make() -> Iterator[tuple[str, str, bytes]]:
         yield "native", "successor", native(successor_pieces(), with_base(native(base_pieces())))
     yield from conversations()
     yield from migrations()
+    yield from small_cores()
+    yield from small_salvage()
 
 
 def migrations() -> Iterator[tuple[str, str, bytes]]:

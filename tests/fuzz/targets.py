@@ -15,9 +15,11 @@ import contextlib
 import io
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from attrs import evolve
 
 import xsave
 from tests.robustness.images import base_pieces, native
@@ -37,12 +39,15 @@ from xsave.link.options import WINDOW_MIN
 from xsave.link.outgoing import MESSAGE_WINDOW, Outgoing, Received
 from xsave.negotiation import Fields as MessageFields
 from xsave.negotiation import host_as_data, host_from_data, offer_as_data, offer_from_data
+from xsave.pipeline.inspect import Describer
 from xsave.pipeline.talk import differing_counts, info_from_data, read_answer, read_hello
-from xsave.testing import MemoryPipe, MemorySink, MemorySource
+from xsave.testing import MemoryFile, MemoryPipe, MemorySink, MemorySource
 from xsave_plugins.native import spec
 
 FORMATS = ("xl", "libxl", "libxc", "xapi", "libvirt", "native")
-NAMES = (*FORMATS, "legacy", "link", "talk")
+CORES = ("vmcore", "xen-core")
+NAMES = (*FORMATS, *CORES, "legacy", "link", "salvage", "talk")
+PFNS_MAX = 1 << 14  # written in memory: a pfn has its place in a vmcore
 LEGACY = ("legacy", "xl-legacy", "xl-migrate-legacy", "xend", "xapi-legacy", "libvirt-legacy")
 CORPUS = Path(__file__).parent / "corpus"
 
@@ -58,15 +63,22 @@ class Finder:
         self._base: bytes | None = None  # for images that were written against one
 
     def target(self, name: str) -> Target:
-        own = {"native": self.native, "legacy": self.legacy, "link": hear, "talk": understand}
+        own = {
+            "native": self.native, "legacy": self.legacy, "salvage": self.salvage, "link": hear,
+            "talk": understand,
+        }  # fmt: skip
         if name in own:
             return own[name]
+        if name in CORES:
+            return lambda data: self.core(name, data)
         return lambda data: self.xen(name, data)
 
     def recognises(self, name: str, data: bytes) -> bool:
         """Whether an input of the corpus is of a format that this target is about."""
         if name in ("link", "talk"):
             return True
+        if name == "salvage":
+            return any(self.manager.formats.find(one).sniff(data[:4096]) for one in FORMATS)
         if name != "legacy":
             return self.manager.formats.find(name).sniff(data[:4096])
         return any(self.manager.formats.find(one).sniff(data[:4096]) for one in LEGACY)
@@ -108,6 +120,84 @@ class Finder:
                 with contextlib.suppress(xsave.XsaveError):
                     self._find(data)
                 self._pipeline(data)
+
+    def core(self, name: str, data: bytes) -> None:
+        """Read through the index, too; what is written of it in both formats holds the same."""
+        format_ = self.manager.formats.find(name)
+        with contextlib.suppress(xsave.XsaveError):
+            list(format_.reader(MemoryPipe(data), self._options(xsave.PageMode.FULL)))
+        try:
+            events = list(format_.reader(MemorySource(data), self._options(xsave.PageMode.FULL)))
+        except xsave.XsaveError:
+            events = None
+        with contextlib.suppress(xsave.XsaveError):
+            list(format_.reader(MemorySource(data), self._options(xsave.PageMode.SKIP)))
+        self._index(format_, data, events)
+        if events is not None and all(_highest(event) < PFNS_MAX for event in events):
+            self._both_cores(events)
+        self._identify(data)
+        self._pipeline(data)
+
+    def _index(self, format_: xsave.Format, data: bytes, events: Sequence[Any] | None) -> None:
+        try:
+            finder = format_.page_finder(MemorySource(data), self._options(xsave.PageMode.FULL))
+            assert finder is not None
+            pfns = finder.entries().tolist()
+            found = finder.find(pfns[:64])
+        except xsave.XsaveError:
+            return
+        if events is not None:
+            there = _memory(events)
+            assert pfns == sorted(there), "the index has other pages than the file"
+            for pfn, (_, page) in found.items():
+                assert page is not None and page.tobytes() == there[pfn]
+
+    def _both_cores(self, events: Sequence[Any]) -> None:
+        there = _memory(events)
+        for name in CORES:
+            file = MemoryFile()
+            info = xsave.ImageInfo(name, xsave.GuestType.UNKNOWN)
+            options = xsave.WriteOptions(describe=Describer(self.manager.handler_table(None)))
+            format_ = self.manager.formats.find(name)
+            try:
+                writer = format_.writer(file, info, options)
+                for event in events:
+                    writer.put(event)
+                writer.finish()
+            except xsave.XsaveError:
+                continue  # a record that is wrong in itself
+            again = format_.reader(
+                MemorySource(bytes(file.whole)), self._options(xsave.PageMode.FULL)
+            )
+            assert _memory(list(again)) == there, "what was written holds other pages"
+
+    def salvage(self, data: bytes) -> None:
+        """Whatever is wrong, what is said to be whole can be written, and is."""
+        native_ = self.manager.formats.find("native")
+        for context in (contextlib.nullcontext(), no_sums()):
+            with context:
+                self._base = native(base_pieces())
+                options = self._options(xsave.PageMode.FULL)
+                with contextlib.suppress(xsave.XsaveError):
+                    if (reader := native_.salvage(MemorySource(data), options)) is not None:
+                        self._keep(reader)
+                out = io.BytesIO()
+                with contextlib.suppress(xsave.XsaveError):
+                    xsave.salvage(io.BytesIO(data), out, manager=self.manager)
+                    xsave.inspect(io.BytesIO(out.getvalue()), manager=self.manager)
+
+    def _keep(self, reader: xsave.SalvageReader) -> None:
+        sink = MemorySink()
+        format_ = self.manager.formats.find("native")
+        info = evolve(reader.info, base="")
+        writer = format_.writer(sink, info, xsave.WriteOptions(workers=self._workers))
+        for event in reader:
+            if isinstance(event, xsave.Loss):
+                assert event.reason and all(first <= last for first, last in event.pfns)
+            else:
+                writer.put(event)
+        writer.finish()
+        self._read("native", sink.data, xsave.PageMode.FULL)
 
     def _options(self, mode: xsave.PageMode) -> xsave.ReadOptions:
         base = None if self._base is None else MemorySource(self._base)
@@ -168,6 +258,23 @@ class Finder:
             except xsave.XsaveError:
                 continue
             xsave.verify(io.BytesIO(out.getvalue()), workers=1, manager=self.manager)
+
+
+def _highest(event: Any) -> int:
+    """The highest pfn of it; of what is no batch -1."""
+    if not isinstance(event, xsave.PageBatch):
+        return -1
+    pfns = event.entry_list.pfn_range()
+    return -1 if pfns is None else pfns[1]
+
+
+def _memory(events: Sequence[Any]) -> dict[int, bytes]:
+    found = {}
+    for event in events:
+        if isinstance(event, xsave.PageBatch):
+            assert event.pages is not None
+            found.update(zip(event.pfns.tolist(), map(bytes, event.pages), strict=True))
+    return found
 
 
 def understand(data: bytes) -> None:

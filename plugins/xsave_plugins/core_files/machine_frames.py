@@ -36,12 +36,13 @@ class MachineFrames:
         self._width = 8
         self._map_pfns = np.zeros(0, np.uint64)
         self._pairs: list[NDArray[np.uint64]] = []
-        self._frames = np.zeros(0, np.uint64)  # by pfn, once they are asked for
+        self._pfns = np.zeros(0, np.int64)  # all that have a page, ascending, and their frames,
+        self._frames = np.zeros(0, np.uint64)  # once they are asked for
 
     @property
     def is_known(self) -> bool:
-        """Whether there are any, after :meth:`of`."""
-        return len(self._frames) > 0
+        """Whether anything was seen that says which they are."""
+        return bool(self._pairs) or len(self._map_pfns) > 0
 
     def see_record(self, name: str, body: bytes) -> bool:
         """Whether it is one of those that matter here."""
@@ -65,36 +66,46 @@ class MachineFrames:
         :param pfns: ascending: all that have a page, slot by slot.
         :returns: None if nothing was seen that says so.
         """
+        if not self.is_known:
+            return None
+        self._pfns = pfns
+        self._frames = np.full(len(pfns), _NONE)
         if self._pairs:
-            self._from_pairs(pfns)
-        elif len(self._map_pfns):
-            self._from_map(pfns, slots)
-        return self.turn(pfns) if self.is_known else None
+            for pairs in self._pairs:
+                at, there = self._find(pairs[:, 0].astype(np.int64))
+                self._frames[at[there]] = pairs[there, 1]
+        else:
+            for start in range(0, len(pfns), BATCH_SLOTS):
+                self._read_map(start, slots)
+        return self._frames
 
-    def _from_pairs(self, pfns: NDArray[np.int64]) -> None:
-        self._frames = np.full(int(pfns[-1]) + 1 if len(pfns) else 1, _NONE)
-        for pairs in self._pairs:
-            within = pairs[pairs[:, 0] < len(self._frames)]
-            self._frames[within[:, 0].astype(np.int64)] = within[:, 1]
+    def _read_map(self, start: int, slots: PageSlots) -> None:
+        """Frames of the pfns in a batch of slots, out of the pages of the map that have them."""
+        pfns = self._pfns[start : start + BATCH_SLOTS]
+        which, entry = np.divmod(pfns, PAGE // self._width)
+        known = np.flatnonzero(which < len(self._map_pfns))
+        its_pages = self._map_pfns[which[known]].astype(np.int64)
+        at, there = self._find(its_pages)
+        known, at = known[there], at[there]
+        needed, row = np.unique(at, return_inverse=True)
+        words = slots.get(needed).view(np.dtype(f"<u{self._width}"))
+        frames = words[row, entry[known]].astype(np.uint64)
+        frames[frames >= _FRAME_LIMITS[self._width]] = _NONE
+        self._frames[start + known] = frames
 
-    def _from_map(self, pfns: NDArray[np.int64], slots: PageSlots) -> None:
-        word = np.dtype(f"<u{self._width}")
-        per_page = PAGE // self._width
-        self._frames = np.full(len(self._map_pfns) * per_page, _NONE)
-        at = np.searchsorted(pfns, self._map_pfns.astype(np.int64))
-        at[at == len(pfns)] = 0
-        there = np.flatnonzero(pfns[at] == self._map_pfns) if len(pfns) else at[:0]
-        by_page = self._frames.reshape(-1, per_page)
-        for start in range(0, len(there), BATCH_SLOTS):
-            which = there[start : start + BATCH_SLOTS]
-            by_page[which] = slots.get(at[which]).view(word)
-        self._frames[self._frames >= _FRAME_LIMITS[self._width]] = _NONE
+    def _find(self, pfns: NDArray[np.int64]) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+        """Places among all pfns, and which of them are there."""
+        if not len(self._pfns):
+            return np.zeros(len(pfns), np.intp), np.zeros(len(pfns), np.bool_)
+        at = np.minimum(np.searchsorted(self._pfns, pfns), len(self._pfns) - 1)
+        return at, self._pfns[at] == pfns
 
     def turn(self, pfns: NDArray[np.int64]) -> NDArray[np.uint64]:
-        found = np.full(len(pfns), _NONE)
-        within = np.flatnonzero((pfns >= 0) & (pfns < len(self._frames)))
-        found[within] = self._frames[pfns[within]]
-        return found
+        """(k,) their frames, all ones where there is none."""
+        frames = np.full(len(pfns), _NONE)
+        at, there = self._find(pfns)
+        frames[there] = self._frames[at[there]]
+        return frames
 
     def frame_of(self, pfn: int) -> int:
         return int(self.turn(np.array([min(pfn, 1 << 62)], np.int64))[0])

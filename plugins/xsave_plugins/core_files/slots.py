@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from xsave import (
-    HAS_PAGE,
     PFN_MASK,
     TYPE_SHIFT,
-    XTAB,
     OutputError,
     carries_page,
     runs,
@@ -25,7 +23,8 @@ if TYPE_CHECKING:
     from xsave import PageBatch, Pages, RandomSink
 
 PAGE = elf.PAGE_SIZE
-PFN_LIMIT = 1 << 31  # 8 TiB of guest; what lies above is damage
+PFN_LIMIT = 1 << 30  # 4 TiB of guest; what lies above is damage
+WINDOW_PFNS = 1 << 20  # looked at together at the end
 BATCH_SLOTS = 1024
 
 
@@ -39,8 +38,10 @@ class PageSlots:
     def __init__(self, sink: RandomSink, offset: int) -> None:
         self._sink = sink
         self._offset = offset
-        self._slot_of = np.zeros(0, np.int32)  # by pfn; -1: none
-        self._types = np.zeros(0, np.uint8)  # by pfn: the latest type nibble
+        # By pfn. Both begin as zeroes, for which no memory is needed until they are written to.
+        self._slot_of = np.zeros(0, np.int32)  # slot + 1; 0: none
+        self._has_page = np.zeros(0, np.bool_)
+        self._types = np.zeros(0, np.uint8)  # the latest type nibble
         self._nr_slots = 0
 
     @property
@@ -58,11 +59,13 @@ class PageSlots:
         if (highest := int(pfns.max(initial=-1))) >= PFN_LIMIT:
             raise OutputError(f"pfn {highest:#x} is none that a guest has")
         self._make_room(highest + 1)
+        carries = carries_page(entries)
         self._types[pfns] = entries >> TYPE_SHIFT
-        with_page = pfns[carries_page(entries)]
+        self._has_page[pfns] = carries
+        with_page = pfns[carries]
         nr_before = self._nr_slots
         self._give_slots(with_page)
-        slots = self._slot_of[with_page].astype(np.int64)
+        slots = self._slots_of(with_page)
         # what was never written to is zero: a page of zeroes is a hole, if no page was there
         needed = ~zero_rows(batch.pages) | (slots < nr_before)
         if len(np.unique(slots)) < len(slots):
@@ -74,15 +77,17 @@ class PageSlots:
         if nr_pfns <= len(self._types):
             return
         size = min(max(nr_pfns, 2 * len(self._types), 1 << 16), PFN_LIMIT)
-        slot_of, types = np.full(size, -1, np.int32), np.full(size, XTAB, np.uint8)
-        slot_of[: len(self._slot_of)] = self._slot_of
-        types[: len(self._types)] = self._types
-        self._slot_of, self._types = slot_of, types
+        self._slot_of = _grown(self._slot_of, size)
+        self._has_page = _grown(self._has_page, size)
+        self._types = _grown(self._types, size)
 
     def _give_slots(self, pfns: NDArray[np.int64]) -> None:
-        fresh = np.unique(pfns[self._slot_of[pfns] < 0])
-        self._slot_of[fresh] = self._nr_slots + np.arange(len(fresh))
+        fresh = np.unique(pfns[self._slot_of[pfns] == 0])
+        self._slot_of[fresh] = self._nr_slots + 1 + np.arange(len(fresh))
         self._nr_slots += len(fresh)
+
+    def _slots_of(self, pfns: NDArray[np.int64]) -> NDArray[np.int64]:
+        return self._slot_of[pfns].astype(np.int64) - 1
 
     # -- and stand in order at the end ---------------------------------------------------
 
@@ -91,9 +96,10 @@ class PageSlots:
 
         :returns: (n,) pfns that have a page in the end; from now on slots are places among them.
         """
-        has_page = HAS_PAGE[self._types] & (self._slot_of >= 0)
-        pfns = np.flatnonzero(has_page)
-        slots = self._slot_of[pfns].astype(np.int64)
+        windows = range(0, len(self._has_page), WINDOW_PFNS)
+        found = [np.flatnonzero(self._has_page[at : at + WINDOW_PFNS]) + at for at in windows]
+        pfns = np.concatenate(found) if found else np.zeros(0, np.int64)
+        slots = self._slots_of(pfns)
         self._slot_of = np.zeros(0, np.int32)
         self._put_in_order(slots)
         gone = np.arange(len(pfns), self._nr_slots)
@@ -152,3 +158,9 @@ class PageSlots:
             part = np.ascontiguousarray(pages[start : start + length])
             self._sink.put_at(self._offset + first * PAGE, [part.reshape(-1).data])
             start += length
+
+
+def _grown(array: NDArray[Any], size: int) -> NDArray[Any]:
+    grown = np.zeros(size, array.dtype)
+    grown[: len(array)] = array
+    return grown

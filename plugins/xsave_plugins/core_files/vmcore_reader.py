@@ -24,6 +24,7 @@ from xsave import (
     ReadOptions,
     Record,
     RecordType,
+    TruncatedError,
 )
 
 from . import elf
@@ -53,6 +54,12 @@ def vmcore_finder(image: RandomAccess) -> PlacedPages:
     for segment, _ in reader.segments:
         if segment.type != elf.PT_LOAD:
             continue
+        if segment.offset + segment.filesz > image.size_bytes:
+            raise TruncatedError(
+                what="pages of a segment", offset=segment.offset,
+                expected=f"{segment.filesz} bytes",
+                got=str(max(image.size_bytes - segment.offset, 0)),
+            )  # fmt: skip
         first, count = segment.paddr // PAGE, segment.filesz // PAGE
         for start in range(0, count, FOUND_PFNS):
             number = min(FOUND_PFNS, count - start)

@@ -49,7 +49,7 @@ class XenCoreWriter:
     """Of a PV guest the core is what Xen would have written of it: its page tables and contexts
     get the machine frames back that its own map from pfns to them says it had.
 
-    Memory use: 5 bytes for each pfn, and up to 40 at the end.
+    Memory use: 6 bytes for each pfn, and up to 50 for each page at the end.
     """
 
     left_out: Sequence[str] = ()
