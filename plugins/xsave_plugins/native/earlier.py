@@ -11,13 +11,10 @@ from xsave import Entries, Pages
 
 from .delta_table import Bits
 from .finder import stretches
-from .shelf import PAGE_WORDS, SHRINKS, add_bytes, worth_storing
+from .shelf import CACHED_ROWS, PAGE_WORDS, SHRINKS, add_bytes, worth_storing
 
 if TYPE_CHECKING:
     from .base import Base
-
-
-_ROWS = 64  # at a time, so that what is compared stays in the processor's cache
 
 
 class Earlier:
@@ -44,15 +41,11 @@ class Earlier:
         based = self._near[rows]
         if not based.any():
             return based, stored
-        near = np.flatnonzero(based)
-        words = stored.view(np.uint64)
-        few = worth_storing(self._nr_changed[rows[near]], words if based.all() else words[near])
-        based = np.zeros(len(rows), np.bool_)
-        based[near[few]] = True
+        based &= worth_storing(self._nr_changed[rows], stored.view(np.uint64))
         body = np.empty_like(stored)
-        changed = body.view(np.uint64)
-        for row in range(0, len(rows), _ROWS):
-            part = slice(row, row + _ROWS)
+        words, changed = stored.view(np.uint64), body.view(np.uint64)
+        for row in range(0, len(rows), CACHED_ROWS):
+            part = slice(row, row + CACHED_ROWS)
             np.take(self._before, rows[part], axis=0, out=body[part], mode="clip")
             np.bitwise_xor(words[part], changed[part], out=changed[part])
         if not based.all():
@@ -64,10 +57,10 @@ def _count_changed(pages: Pages, before: Pages, found: Bits) -> NDArray[np.int64
     """(m,) i64: words that differ; anything in rows that were not found."""
     words, old = pages.view(np.uint64), before.view(np.uint64)
     counts = np.zeros(len(words), np.uint64)
-    flags = np.empty((_ROWS, words.shape[1]), np.bool_)
+    flags = np.empty((CACHED_ROWS, words.shape[1]), np.bool_)
     for whole in stretches(np.flatnonzero(found)):
-        for row in range(whole.start, whole.stop, _ROWS):
-            part = slice(row, min(row + _ROWS, whole.stop))
+        for row in range(whole.start, whole.stop, CACHED_ROWS):
+            part = slice(row, min(row + CACHED_ROWS, whole.stop))
             differ = np.not_equal(words[part], old[part], out=flags[: part.stop - row])
             np.add.reduce(differ.view(np.uint64), axis=1, out=counts[part])
     return add_bytes(counts)

@@ -8,6 +8,8 @@ its memory is bounded by the number in the header.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from attrs import frozen
 from numpy.typing import NDArray
@@ -17,8 +19,8 @@ from xsave import Entries, Pages
 from .delta_table import Bits, Deltas
 
 PAGE_WORDS = 512
-FIRST_WORDS = 128
-SAMPLE_STEP = 16  # one word in so many is looked at first: 32 of a page
+FIRST_WORDS = 128  # of a page, that are looked at first
+CACHED_ROWS = 64  # pages at a time, so that they stay in the processor's cache
 # A difference is stored where at most one word in so many of those that are not zero
 # changed. Changed words are nearly random, and a page as it is shrinks to about a third or
 # a quarter (zstd 1): so a difference never comes out larger, but for contrived pages.
@@ -106,19 +108,45 @@ class Keeper:
         _drop_doubles(kept, places)
         rows = np.flatnonzero(kept)
         places, own = places[rows], own[rows]
-        changed = np.zeros(len(rows), np.bool_)
-        again = np.flatnonzero(own & ~taken[rows])
-        if len(again):
-            before = self._pages[places[again]]
-            differences, small = difference(stored[rows[again]], before)
-            changed[again[small]] = True
-            if len(small):
-                body = body.copy() if body is stored else body
-                body[rows[again[small]]] = differences
         self._owners[places] = numbers[rows]
         self._passes[places] = np.where(own, self._pass, self._pass - 1)
-        self._pages[places] = stored[rows]
+        changed = np.zeros(len(rows), np.bool_)
+        may_differ = own & ~taken[rows]
+        if may_differ.any():
+            again, others = np.flatnonzero(may_differ), np.flatnonzero(~may_differ)
+            body, changed[again] = self._differ(stored, body, rows[again], places[again])
+            self._pages[places[others]] = stored[rows[others]]
+        else:
+            self._pages[places] = stored[rows]
         return Shelved(kept, places, changed, body)
+
+    def _differ(
+        self, stored: Pages, body: Pages, rows: NDArray[np.intp], places: NDArray[np.int64]
+    ) -> tuple[Pages, Bits]:
+        """Put differences into the body where they are worth storing, and the pages into
+        their places.
+
+        :param rows: (k,) of the pages that may be differences from what lies in ``places``.
+        :returns: the body, in memory of its own; (k,) bool, which are.
+        """
+        here, into = as_slice(rows), as_slice(places)
+        pages, before = stored[here], self._pages[into]
+        if len(rows) == len(stored):  # nothing of the body is as it was
+            differences = np.empty_like(stored)
+        else:
+            differences = np.empty_like(pages)
+            body = body.copy() if body is stored else body
+        nr_changed = make_differences(pages, before, differences, keep=True)
+        if not isinstance(into, slice):
+            self._pages[into] = before
+        small = worth_storing(nr_changed, pages.view(np.uint64))
+        if len(rows) == len(stored):
+            body = differences
+            if not small.all():
+                body[~small] = stored[~small]
+        else:
+            body[rows[small]] = differences[small]
+        return body, small
 
 
 def _drop_doubles(kept: Bits, places: NDArray[np.int64]) -> None:
@@ -132,30 +160,45 @@ def _drop_doubles(kept: Bits, places: NDArray[np.int64]) -> None:
     kept[rows[first]] = True
 
 
-def difference(pages: Pages, before: Pages) -> tuple[Pages, NDArray[np.intp]]:
-    """:returns: (j, 4096) u8, the differences that are worth storing; (j,) which ones.
+def make_differences(
+    pages: Pages, before: Pages, out: Pages, *, keep: bool = False
+) -> NDArray[np.int64]:
+    """A few pages at a time, so that they stay in the processor's cache.
 
-    A few words of each are looked at first: of a page that is another one altogether
-    nothing more is read.
+    :param out: takes how the pages differ from those before.
+    :param keep: put the pages where those before were.
+    :returns: (n,) how many words of each changed.
     """
-    words, old = pages.view(np.uint64), before.view(np.uint64)
-    sampled = count_set(words[:, ::SAMPLE_STEP] != old[:, ::SAMPLE_STEP])
-    likely = np.flatnonzero(sampled <= PAGE_WORDS // SAMPLE_STEP // 2)
-    changed = words[likely] ^ old[likely]
-    small = worth_storing(count_set(changed != 0), words[likely])
-    return changed[small].view(np.uint8), likely[small]
+    words, old, changed = (array.view(np.uint64) for array in (pages, before, out))
+    sums = np.empty(len(words), np.uint64)
+    flags = np.empty((CACHED_ROWS, words.shape[1]), np.bool_)
+    for row in range(0, len(words), CACHED_ROWS):
+        part = slice(row, min(row + CACHED_ROWS, len(words)))
+        differ = np.not_equal(words[part], old[part], out=flags[: part.stop - row])
+        np.add.reduce(differ.view(np.uint64), axis=1, out=sums[part])
+        np.bitwise_xor(words[part], old[part], out=changed[part])
+        if keep:
+            old[part] = words[part]
+    return add_bytes(sums)
 
 
-def worth_storing(
-    nr_changed: NDArray[np.int64], words: NDArray[np.uint64]
-) -> NDArray[np.intp]:  # fmt: skip
-    """Which of these (n, 512) pages, of whose words so many changed, are better stored as
-    differences. The first words of a page are nearly always enough of it to tell."""
+def as_slice(rows: NDArray[Any]) -> NDArray[Any] | slice:
+    """To take these (n,) rows, at least one, without a copy where they go up by one."""
+    first = int(rows[0])
+    if int(rows[-1]) - first + 1 == len(rows) and bool((rows[1:] - rows[:-1] == 1).all()):
+        return slice(first, first + len(rows))
+    return rows
+
+
+def worth_storing(nr_changed: NDArray[np.int64], words: NDArray[np.uint64]) -> Bits:
+    """(n,) bool: which of these (n, 512) pages, of whose words so many changed, are better
+    stored as differences. The first words of a page are nearly always enough of it to tell."""
     wanted = nr_changed * SHRINKS
-    worth = wanted <= count_set(words[:, :FIRST_WORDS] != 0)
-    unclear = np.flatnonzero(~worth)
-    worth[unclear] = wanted[unclear] <= count_set(words[unclear] != 0)
-    return np.flatnonzero(worth)
+    worth: Bits = wanted <= count_set(words[:, :FIRST_WORDS] != 0)
+    unclear = np.flatnonzero(~worth & (wanted <= PAGE_WORDS))
+    if len(unclear):
+        worth[unclear] = wanted[unclear] <= count_set(words[unclear] != 0)
+    return worth
 
 
 def count_set(flags: Bits) -> NDArray[np.int64]:

@@ -261,7 +261,7 @@ def test_a_difference_is_stored_where_a_quarter_of_what_is_there_changed_at_most
     filled = np.arange(512) < nr_filled
     words = (filled[::-1] if at_the_end else filled).astype(np.uint64)[None]
     worth = worth_storing(np.array([nr_changed]), words)
-    assert bool(len(worth)) == (4 * nr_changed <= nr_filled)
+    assert worth.tolist() == [4 * nr_changed <= nr_filled]
 
 
 class TestNativeWithDeltas(FormatSuite):
