@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import xsave
 from tests.plugins.native.batches import batch, ordinary, page
+from xsave.io.sink import open_sink
 from xsave.testing import MemoryFile, MemorySink, MemorySource
 from xsave.testing.strategies import damaged
 from xsave_plugins.core_files import elf, vmcore_writer
@@ -83,9 +84,9 @@ def test_a_guest_without_memory_is_a_core_file_all_the_same() -> None:
 
 
 @settings(deadline=None)
-@given(data=st.data())
+@given(data=st.data(), hole_pages=st.sampled_from([1, 2, 16]))
 def test_whatever_comes_in_any_order_memory_is_what_a_guest_would_have(
-    data: st.DataObject,
+    data: st.DataObject, hole_pages: int
 ) -> None:
     pfns = st.lists(st.integers(0, 60), min_size=1, max_size=8)
     expected: dict[int, bytes] = {}
@@ -101,7 +102,9 @@ def test_whatever_comes_in_any_order_memory_is_what_a_guest_would_have(
                 expected[pfn] = next(rest)
             else:
                 expected.pop(pfn, None)
-    written = write(events)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(vmcore_writer, "HOLE_PAGES", hole_pages)
+        written = write(events)
     assert memory(read(written)) == expected
     skipped = read(written, xsave.PageMode.SKIP)
     assert sum(e.nr_pages for e in skipped if isinstance(e, xsave.PageBatch)) == len(expected)
@@ -179,6 +182,25 @@ def test_holes_take_no_room(cores: dict[str, Path]) -> None:
     status = cores["pvh1"].stat()
     assert status.st_size > 3 << 30
     assert status.st_blocks * 512 < 200 << 20
+
+
+def test_many_zero_pages_take_no_room_wherever_they_are(tmp_path: Path) -> None:
+    """Also the last ones of the file, and not where something else was sent before."""
+    many = [0] * 256
+    events = [
+        ordinary(0, [1, *many, 2]), ordinary(512, many), ordinary(1024, [3] * 256),
+        ordinary(1024, many), ordinary(2048, many),
+    ]  # fmt: skip
+    path = tmp_path / "core"
+    with open_sink(path) as sink:
+        assert isinstance(sink, xsave.RandomSink)
+        writer = FORMAT.writer(sink, INFO, xsave.WriteOptions())
+        for event in events:
+            writer.put(event)
+        writer.finish()
+        sink.commit()
+    assert path.stat().st_blocks * 512 < (256 + 16) * 4096
+    assert memory(read(path.read_bytes())) == memory(events)
 
 
 def vmcoreinfo_page(text: bytes) -> bytes:
