@@ -37,6 +37,7 @@ LINKS = HERE / "links.py"
 LINK_BYTES = 2 << 30  # what the targets of links speak of
 BIG_BYTES = 4 << 30  # what the targets speak of
 MIN_PAIRS = 5
+HOT_BYTES = 32 << 20  # half of what a writer keeps to make differences from
 QUICK_FACTOR = 3  # commands of a fraction of a second run so many times more pairs
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
@@ -198,18 +199,20 @@ class Bench:
 
     # Inputs
 
-    def image(self, content: str, *, later: bool = False) -> Path:
+    def image(self, content: str, *, later: bool = False, passes: int = 1) -> Path:
         """BIG, or its like with other pages.
 
         :param later: the same guest some time later.
+        :param passes: over the memory of a guest that is smaller by as much.
         """
         kind = f"{content}-later" if later else content
+        kind += f"-{passes}-passes" if passes > 1 else ""
         path = self.folder / f"{kind}-{self.size_bytes >> 10}K.save"
-        options = ("--later",) if later else ()
+        options = (*(("--later",) if later else ()), "--passes", str(passes))
         records = ("--records", str(self.records)) if self.records else ()
         argv = (
             sys.executable, str(MAKE_IMAGE), "--no-measure", "--content", content,
-            "--size", str(self.size_bytes), *options, *records, str(path),
+            "--size", str(self.size_bytes // passes), *options, *records, str(path),
         )  # fmt: skip
         return self._make(path, Command(argv))
 
@@ -396,6 +399,20 @@ def _successor(bench: Bench, content: str, codec: str) -> Pair:
     return Pair(ours, theirs, (base, later))
 
 
+def _again(bench: Bench) -> Pair:
+    """A guest saved while it writes to all of its pages, pass by pass."""
+    passes = max(bench.size_bytes // HOT_BYTES, 2)
+    live = bench.image("distinct", passes=passes)
+    ours = bench.run(live, ".xsv", "--delta", "--codec", "zstd:1")
+    return Pair(ours, bench.theirs("zstd", "-q1", "-T2", "-c", live), (live,))
+
+
+def _vmcore(bench: Bench) -> Pair:
+    """A core file, against a copy of the image with the same pages."""
+    big = bench.image("mixed")
+    return Pair(bench.run(big, ".vmcore"), bench.theirs("cp", big, to_stdout=False), (big,))
+
+
 def _start(bench: Bench) -> Pair:
     bare = Command((sys.executable, "-c", "pass"))
     return Pair(bench.ours("--version"), bare, quick=True)
@@ -414,7 +431,10 @@ PAIRS: dict[str, Callable[[Bench], Pair]] = {
     "to-xl": _back_to_xl,
     "carry": _carried,
     "start": _start,
+    "vmcore": _vmcore,
+    "again": _again,
     "since": lambda bench: _successor(bench, "mixed", "zstd:1"),
+    "since-plain": lambda bench: _successor(bench, "mixed", "none"),
     "since-distinct": lambda bench: _successor(bench, "distinct", "none"),
 }
 ON_BIG = {"verify-fast", "verify", "zstd", "zstd-long", "none", "to-xl", "carry"}
@@ -589,12 +609,18 @@ TARGETS = (
     Target(9, "peak memory, the highest of all", 128, _peak),
     Target(9, "same, with --base", 256, _peak_with_base),
     Target(10, "--version / bare interpreter", 4.5, lambda b: b.pair("start").cpu(), big=False),
-    Target(11, "what changed since / zstd -1 -T2", 0.33, lambda b: b.pair("since").cpu()),
-    Target(11, "same, size", 0.10, lambda b: b.pair("since").size()),
+    Target(11, "pages sent again / zstd -1 -T2", 0.33, lambda b: b.pair("again").cpu()),
+    Target(11, "same, size", 0.10, lambda b: b.pair("again").size()),
     Target(
-        11, "same, no duplicates, base not packed", 0.33, lambda b: b.pair("since-distinct").cpu()
+        11,
+        "what changed since, no duplicates / same",
+        0.33,
+        lambda b: b.pair("since-distinct").cpu(),
     ),
     Target(11, "same, size", 0.10, lambda b: b.pair("since-distinct").size()),
+    Target(11, "what changed since, BIG / same", 0.33, lambda b: b.pair("since-plain").cpu()),
+    Target(11, "same, base packed with zstd:1", 0.33, lambda b: b.pair("since").cpu()),
+    Target(11, "same, size", 0.10, lambda b: b.pair("since").size()),
     Target(12, "head of a record, encode and decode", 10, _record_head, big=False),
     Target(13, "running guest into a socket, xl / cat", 2.0, _live_transfer),
     Target(
@@ -607,6 +633,7 @@ TARGETS = (
     Target(15, "downtime / the policy's target", 1.0, lambda b: _downtime(b, "plain")),
     Target(15, "same, with tmem", 1.0, lambda b: _downtime(b, "tmem")),
     Target(15, "tmem pages sent in a pause", 0, _tmem_in_pause),
+    Target(16, "xl to vmcore / cp", 1.50, lambda b: b.pair("vmcore").cpu()),
     # A rate of at least 0.5 and 0.7 of theirs.
     Target(21, "link over tcp / bare sockets", 2.0, lambda b: _link_against_bare(b, "tcp")),
     Target(22, "link over tls / bare TLS pair", 1.43, lambda b: _link_against_bare(b, "tls")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import struct
 import subprocess
@@ -167,6 +168,19 @@ def test_later_a_quarter_of_the_pages_have_changed_a_little(
     assert not changed[~filled].any()
     shares = [np.mean(found[filled]) for found in (changed == 0, changed == 16, changed > 500)]
     assert np.allclose(shares, (0.74, 0.25, 0.01), atol=0.02)
+
+
+def test_passes_send_each_page_again_a_little_changed(tmp_path: Path, parsed: Parsed) -> None:
+    make(tmp_path / "passes.save", "--passes", "3")
+    image = (tmp_path / "passes.save").read_bytes()
+    found = parse(image, libxl_start(image))
+    words = np.frombuffer(b"".join(found.pages), np.uint64).reshape(3, -1, 512)
+    assert words[0].tobytes() == b"".join(parsed.pages)
+    filled = np.bitwise_or.reduce(words[0], axis=1) != 0
+    for before, after in itertools.pairwise(words):
+        changed = np.count_nonzero(before != after, axis=1)
+        assert set(changed[filled].tolist()) <= {5, 6}
+        assert not changed[~filled].any()
 
 
 def test_random_does_not_compress(tmp_path: Path) -> None:
