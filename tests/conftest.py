@@ -69,9 +69,11 @@ def small_image(tmp_path_factory: pytest.TempPathFactory, manager: xsave.PluginM
 
 def find_image(name: str) -> Path | None:
     """A larger real image, if this machine has it: in the folder ``XSAVE_IMAGES`` names, as
-    ``NAME.save`` (with what xl puts before a stream) or ``NAME.libxc`` (without)."""
+    ``NAME.save`` (with what xl puts before a stream) or ``NAME.libxc`` (without); or made by xsave,
+    ``NAME.xsv``."""
     folder = os.environ.get("XSAVE_IMAGES")
-    paths = [Path(folder, f"{name}{ending}") for ending in (".save", ".libxc")] if folder else []
+    endings = (".save", ".libxc", ".xsv")
+    paths = [Path(folder, f"{name}{ending}") for ending in endings] if folder else []
     return next((path for path in paths if path.exists()), None)
 
 
@@ -90,6 +92,16 @@ def find_browser() -> Path | None:
 def can_serve_ssh() -> bool:
     """A server of one's own needs a folder that its package or its first start makes."""
     return Path("/usr/sbin/sshd").exists() and Path("/run/sshd").is_dir() and os.geteuid() == 0
+
+
+def find_vmlinux(release: str) -> Path | None:
+    """A Linux kernel with its debug information: Debian's ``linux-image-RELEASE-dbg`` has it, or
+    ``XSAVE_VMLINUX`` names the file or a folder with it."""
+    name = f"vmlinux-{release}"
+    paths = [Path("/usr/lib/debug/boot", name)]
+    if named := os.environ.get("XSAVE_VMLINUX"):
+        paths = [Path(named), Path(named, name), *paths]
+    return next((path for path in paths if path.is_file() and path.name == name), None)
 
 
 def peers_are_required() -> bool:
@@ -127,6 +139,12 @@ def _missing(item: pytest.Item) -> Iterator[str]:
         yield "there is no browser (Debian: chromium)"
     if item.get_closest_marker("gdb") is not None and shutil.which("gdb") is None:
         yield "there is no gdb (Debian: gdb)"
+    if item.get_closest_marker("crash") is not None and shutil.which("crash") is None:
+        yield "there is no crash (Debian: crash)"
+    for marker in item.iter_markers("vmlinux"):
+        if find_vmlinux(marker.args[0]) is None:
+            name = marker.args[0]
+            yield f"there is no debug information of Linux {name} (Debian: linux-image-{name}-dbg)"
     for marker in item.iter_markers("images"):
         names = marker.args or ("pv1", "pvh1", "hvmbios")
         if any(find_image(name) is None for name in names):
@@ -154,6 +172,16 @@ def browser() -> Path:
     program = find_browser()
     assert program is not None, "XSAVE_REQUIRE_PEERS=1, but there is no chromium"
     return program
+
+
+@pytest.fixture
+def vmlinux(request: pytest.FixtureRequest) -> Path:
+    """The kernel with debug information named by the test's ``vmlinux`` marker."""
+    marker = request.node.get_closest_marker("vmlinux")
+    assert marker is not None
+    path = find_vmlinux(marker.args[0])
+    assert path is not None, f"there is no vmlinux-{marker.args[0]}"
+    return path
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import xsave
+from tests.conftest import find_image
 
 Run = Callable[..., subprocess.CompletedProcess[bytes]]
 Valid = Callable[[bytes | str], dict[str, Any]]
@@ -99,3 +100,16 @@ def test_the_redacted_real_images_in_the_tree_keep_their_structure(
         assert (found["pages"]["p2m"], found["pages"]["start_info"]) == (48, 1)
     # erasing twice changes nothing: nothing was left to be erased
     assert run_xsave("diff", DATA / f"{name}.redacted.save.zst", again).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.images(name)) for name in ("pv1", "pvh1")]
+)
+def test_the_redacted_images_in_the_tree_are_what_redact_makes_of_the_real_ones(
+    run_xsave: Run, tmp_path: Path, manager: xsave.PluginManager, name: str
+) -> None:
+    image, shown, kept = find_image(name), tmp_path / "shown.save", tmp_path / "kept.save"
+    assert image is not None
+    assert run_xsave("redact", image, shown, "--to", "xl", "-q").returncode == 0
+    xsave.run(DATA / f"{name}.redacted.save.zst", kept, to="xl", manager=manager)
+    assert shown.read_bytes() == kept.read_bytes()

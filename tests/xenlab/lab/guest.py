@@ -38,7 +38,8 @@ def parse_ticks(console: str) -> list[Tick]:
 
 
 class Guest:
-    """:param kind: pv, pvh or hvm: which configuration file makes it.
+    """:param kind: pv, pvh, hvm or another: which configuration file makes it. The name of it
+        is followed by a 1 for the guest's.
 
     :ivar parts: how many parts it checks, one each tick.
     """
@@ -49,7 +50,7 @@ class Guest:
         self.name = f"{kind}1"
         self.parts = 1 if kind == "hvm" else 4
         self.sums: dict[int, str] = {}  # of its parts, as it found them at its start
-        log = "serial" if kind == "hvm" else "guest"
+        log = "serial" if kind.startswith("hvm") else "guest"
         self.console = f"/var/log/xen/console/{log}-{self.name}.log"
 
     def create(self) -> None:
