@@ -14,13 +14,16 @@ from attrs import field, frozen
 
 from xsave import Buffer, FieldError, GuestType, Highlight, Phase, RecordHandler, to_json
 
+from .device_names import DEVICES
 from .emulator import EMULATORS, EmulatorHeader
-from .savevm import DEVICES, MAGIC, MIN_BYTES, VERSIONS, Section, Walk, walk
+from .grammar import MAGIC, MIN_BYTES, VERSIONS
+from .savevm import Walk, walk
+from .show import describe_walk
 
 if TYPE_CHECKING:
     from xsave import DeviceModelFacet, Domain
 
-# Of one section, or of an opaque blob, that is shown as hex.
+# Of an opaque blob, that is shown as hex.
 SHOWN_BYTES = 1 << 16
 
 
@@ -47,7 +50,8 @@ class QemuContextHandler(RecordHandler[QemuContext]):
     phase = Phase.DEVICE_MODEL
     facet = "device_model"
     after = frozenset({"xen.qemu.xenstore_data"})
-    guest_types = frozenset({GuestType.X86_HVM})
+    # where the record stands alone, nothing says of what guest it is
+    guest_types = frozenset({GuestType.X86_HVM, GuestType.UNKNOWN})
 
     def decode(self, body: memoryview) -> QemuContext:
         """Refuses only what no QEMU ever wrote: a ``QEVM`` blob of another version, or one
@@ -96,8 +100,7 @@ class QemuContextHandler(RecordHandler[QemuContext]):
             "format": "QEVM",
             "version": walked.version,
             "machine": walked.machine,
-            "sections": [_describe_section(section, state.blob) for section in walked.sections],
-            "remarks": list(walked.remarks),
+            **describe_walk(walked, state.blob),
         }
 
 
@@ -115,13 +118,3 @@ def _check(blob: bytes) -> None:
     version = int.from_bytes(blob[4:8], "big")
     if version not in VERSIONS:
         raise FieldError(field="QEVM version", expected="2 or 3", got=str(version))
-
-
-def _describe_section(section: Section, blob: bytes) -> dict[str, Any]:
-    start = section.data_offset
-    shown_bytes = min(section.data_size_bytes, SHOWN_BYTES)
-    return {
-        **to_json(section),
-        "device": DEVICES.get(section.name, "unknown"),
-        "data": blob[start : start + shown_bytes].hex(),
-    }

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from xsave_plugins.qemu_device.savevm import DEVICES, MAX_SECTIONS, Section, walk
+from xsave_plugins.qemu_device.device_names import DEVICES
+from xsave_plugins.qemu_device.savevm import MAX_SECTIONS, Section, walk
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "records"
 REAL = (GOLDEN / "xen.qemu.context.hvm.bin").read_bytes()[8:]
@@ -71,10 +72,40 @@ def test_the_sections_of_the_real_record_are_found_and_no_others() -> None:
     assert [
         (s.section_id, full_name(s), s.instance_id, s.version_id) for s in found.sections
     ] == REAL_SECTIONS
-    assert {section.found_by for section in found.sections} == {"heuristic"}
+    assert {section.found_by for section in found.sections} == {"known"}
+    assert "7.2" in found.fits  # what Debian 12 has for its Xen 4.17
     assert {section.kind for section in found.sections} == {"full"}
     assert all(section.name in DEVICES for section in found.sections)
     assert found.remarks == ()
+
+
+def test_the_real_record_is_decoded_field_by_field() -> None:
+    """Against what the machine was: its processors had not run in QEMU."""
+    fields = {(one.name, one.instance_id): one.decode(REAL, "7.2") for one in walk(REAL).sections}
+    assert fields["PCIBUS", 0]["nirq"] == len(fields["PCIBUS", 0]["irq_count"]) == 128
+    assert fields["cpu", 1]["env.eip"] == 0xFFF0
+    assert len(fields["cpu", 0]["env.regs"]) == 8  # Xen starts the QEMU of 32 bits
+    assert fields["cpu", 0]["cpu/poll_control_msr"] == {"env.poll_control_msr": 0}
+    config = bytes.fromhex(fields["platform", 0]["parent_obj"]["config[0]"])
+    assert config[:4] == bytes.fromhex("53580100")  # XenSource, platform device
+    floppy = fields["fdc", 0]["state"]
+    assert floppy["fifo"] == bytes(512).hex()
+    assert all("fdrive/media_rate" in floppy[f"drives[{number}]"] for number in (0, 1))
+    assert fields["hpet", 0]["num_timers"] == len(fields["hpet", 0]["timer"]) == 3
+
+
+def test_a_known_device_is_only_believed_where_the_next_section_follows() -> None:
+    timer = header(0, b"timer", version=2) + bytes(24)
+    found = walk(HEAD + timer + header(1, b"unheard_of") + b"12345" + b"\0")
+    assert [(s.found_by, s.data_size_bytes) for s in found.sections] == [
+        ("known", 24), ("heuristic", 5),
+    ]  # fmt: skip
+    assert found.fits == ()
+    assert found.remarks == ("no description is known that fits unheard_of",)
+    longer = header(0, b"timer", version=2) + bytes(25)
+    found = walk(HEAD + longer + header(1, b"unheard_of") + b"\0")
+    assert [s.found_by for s in found.sections] == ["heuristic", "heuristic"]
+    assert not any(s.shapes for s in found.sections)
 
 
 def test_the_sections_of_the_real_record_cover_it_without_gaps() -> None:
