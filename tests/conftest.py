@@ -1,10 +1,10 @@
 """What tests of all folders share: where real images and other programs are, and which
 tests are left out where this machine has none.
 
-Tests marked ``peer`` need Xen's ``verify-stream-v2``, tests marked ``browser`` Chromium, tests
-marked ``sshd`` a server for ssh, tests marked ``images`` the larger real images. Without them
-they are deselected, and the summary says so; with ``XSAVE_REQUIRE_PEERS=1`` those marked
-``peer`` are run all the same, and fail.
+Tests marked ``peer`` need Xen's ``verify-stream-v2``, tests marked ``qemu`` the system emulator of
+x86, tests marked ``browser`` Chromium, tests marked ``sshd`` a server for ssh, tests marked
+``images`` the larger real images. Without them they are deselected, and the summary says so; with
+``XSAVE_REQUIRE_PEERS=1`` those marked ``peer`` or ``qemu`` are run all the same, and fail.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 import xsave
+from tests.peer.qemu import find_qemu
 
 GUEST_THREADS = "sim "  # what the names of the simulated host's threads begin with
 
@@ -133,6 +134,9 @@ def _missing(item: pytest.Item) -> Iterator[str]:
     needs_peer = item.get_closest_marker("peer") is not None
     if needs_peer and find_peer() is None and not peers_are_required():
         yield "there is no /usr/lib/xen-*/bin/verify-stream-v2 (Debian: xen-utils)"
+    needs_qemu = item.get_closest_marker("qemu") is not None
+    if needs_qemu and find_qemu() is None and not peers_are_required():
+        yield "there is no qemu-system-x86_64 (Debian: qemu-system-x86)"
     if item.get_closest_marker("sshd") is not None and not can_serve_ssh():
         yield "there is no sshd that could be started (Debian: openssh-server, as root)"
     if item.get_closest_marker("browser") is not None and find_browser() is None:

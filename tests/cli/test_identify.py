@@ -18,6 +18,7 @@ import pytest
 import xsave
 from tests.cli.test_verify import Run, Valid
 from tests.plugins.legacy import build as o
+from tests.plugins.qemu_device import streams as q
 from tests.plugins.xen_stream import build as b
 from xsave_plugins.codecs import zstd
 
@@ -70,8 +71,10 @@ ROWS: list[tuple[str, bytes]] = [
     ("xl-migrate-receiver", o.BANNER + b"".join(o.MESSAGES)),
     ("libvirt-qemu", b"LibvirtQemudSave" + struct.pack("<IIII", 2, 9, 1, 0) + bytes(60)),
     ("libvirt-qemu", b"LibvirtQemudPart" + bytes(76)),
-    ("qemu-stream", o.QEVM),
-    ("qemu-stream", b"QEVM\0\0\0\3\7\0\0\0\4xenfv"),
+    ("qemu", q.stream()),
+    ("qemu", q.HEAD + q.blocks()),
+    ("qemu-record", o.QEVM),
+    ("qemu-record", q.HEAD + q.devices()),
     ("qemu-record", o.qemu()),
     ("qemu-record", o.qemu(b"RemusDeviceModelState")),
     ("qemu-record", o.xapi_qemu()),

@@ -178,10 +178,39 @@ def make() -> Iterator[tuple[str, str, bytes]]:
         yield "native", "pieces", native(small_pieces())
         yield "native", "deltas", native(delta_pieces(), WITH_SHELF)
         yield "native", "successor", native(successor_pieces(), with_base(native(base_pieces())))
+    yield from of_qemu()
     yield from conversations()
     yield from migrations()
     yield from small_cores()
     yield from small_salvage()
+
+
+def of_qemu() -> Iterator[tuple[str, str, bytes]]:
+    """Streams with all there can be in them and few pages, and some devices of the real record of
+    a guest of Xen's."""
+    from tests.plugins.qemu_device import streams as q
+    from xsave_plugins.qemu_device.savevm import walk
+
+    pages = q.section(
+        q.END, q.zero(0, b"pc.ram"), q.zero(4096), q.page(8192, b"two"), q.zero(0, b"rom")
+    )
+    yield "qemu", "small", b"".join((
+        q.HEAD, b"\x07", q.configuration(q.capabilities(b"events")), b"\x08", q.command(1),
+        q.blocks(), q.section(q.PART), b"\x08", q.command(11), pages, q.devices(),
+    ))  # fmt: skip
+    yield "qemu", "bare", b"".join((
+        q.HEAD, q.blocks(footers=False), q.section(q.END, footers=False),
+        q.devices(footers=False, described=False),
+    ))  # fmt: skip
+    record = ROOT / "tests" / "golden" / "records" / "xen.qemu.context.hvm.bin"
+    blob = record.read_bytes()[8:]
+    few_devices = b"".join(
+        blob[one.offset : one.data_offset + one.data_size_bytes]
+        for one in walk(blob).sections
+        if one.name in {"timer", "PCIBUS", "serial", "ps2kbd", "piix4_pm"}
+    )
+    yield "qemu", "record", q.HEAD + few_devices + b"\0"
+    yield "qemu", "signed", b"DeviceModelRecord0002" + (9).to_bytes(4, "little") + q.HEAD + b"\0"
 
 
 def migrations() -> Iterator[tuple[str, str, bytes]]:

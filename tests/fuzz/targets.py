@@ -46,9 +46,10 @@ from xsave_plugins.native import spec
 
 FORMATS = ("xl", "libxl", "libxc", "xapi", "libvirt", "native")
 CORES = ("vmcore", "xen-core")
-NAMES = (*FORMATS, *CORES, "legacy", "link", "salvage", "talk")
+NAMES = (*FORMATS, *CORES, "legacy", "qemu", "link", "salvage", "talk")
 PFNS_MAX = 1 << 14  # written in memory: a pfn has its place in a vmcore
 LEGACY = ("legacy", "xl-legacy", "xl-migrate-legacy", "xend", "xapi-legacy", "libvirt-legacy")
+QEMU = ("qemu", "qemu-record")
 CORPUS = Path(__file__).parent / "corpus"
 
 Target = Callable[[bytes], None]
@@ -64,8 +65,8 @@ class Finder:
 
     def target(self, name: str) -> Target:
         own = {
-            "native": self.native, "legacy": self.legacy, "salvage": self.salvage, "link": hear,
-            "talk": understand,
+            "native": self.native, "legacy": self.legacy, "qemu": self.qemu,
+            "salvage": self.salvage, "link": hear, "talk": understand,
         }  # fmt: skip
         if name in own:
             return own[name]
@@ -77,11 +78,8 @@ class Finder:
         """Whether an input of the corpus is of a format that this target is about."""
         if name in ("link", "talk"):
             return True
-        if name == "salvage":
-            return any(self.manager.formats.find(one).sniff(data[:4096]) for one in FORMATS)
-        if name != "legacy":
-            return self.manager.formats.find(name).sniff(data[:4096])
-        return any(self.manager.formats.find(one).sniff(data[:4096]) for one in LEGACY)
+        names = {"legacy": LEGACY, "qemu": QEMU, "salvage": FORMATS}.get(name, (name,))
+        return any(self.manager.formats.find(one).sniff(data[:4096]) for one in names)
 
     def xen(self, name: str, data: bytes) -> None:
         with contextlib.suppress(xsave.XsaveError):
@@ -107,6 +105,24 @@ class Finder:
             checked = whole.get(xsave.PageMode.CHECK)
             assert checked == whole.get(xsave.PageMode.FULL), "checking is not reading"
             assert checked in {None, whole.get(xsave.PageMode.SKIP)}
+        self._identify(data)
+        self._pipeline(data)
+
+    def qemu(self, data: bytes) -> None:
+        """A stream, or a record that stands alone. What is read can be written, in QEMU's own
+        form, and that is a fixed point."""
+        for name in QEMU:
+            whole = {}
+            for mode in xsave.PageMode:
+                with contextlib.suppress(xsave.XsaveError):
+                    whole[mode] = self._read(name, data, mode)
+            assert len(whole) in {0, len(xsave.PageMode)}, "a mode reads what another refuses"
+        try:
+            written = self._rewrite("qemu", data, xsave.PageMode.FULL)
+        except xsave.XsaveError:
+            written = None
+        again = written and self._rewrite("qemu", written, xsave.PageMode.FULL)
+        assert again == written, "what was written is read as something else"
         self._identify(data)
         self._pipeline(data)
 

@@ -66,27 +66,6 @@ class MigrationReceiver(_Seen):
         return super().sniff(head) and not rest.startswith(b"Xen saved domain, xl format\n")
 
 
-class QemuStream(_Seen):
-    name = "qemu-stream"
-    summary = "state of a QEMU, bare: a device model's record, or a migration stream of QEMU's own"
-    begins = (b"QEVM",)
-
-    def explain(self, head: bytes) -> str:
-        after = {b"\4": "devices follow, as Xen asks for them",
-                 b"\7": "a configuration follows: a whole migration stream",
-                 b"\1": "memory follows: a whole migration stream"}  # fmt: skip
-        return f"bytes 0-3 are QEVM; at 8 {after.get(head[8:9], 'something unknown follows')}"
-
-
-class QemuRecord(_Seen):
-    name = "qemu-record"
-    summary = "device model's record cut out of a legacy image: no guest without its memory"
-    begins = (b"DeviceModelRecord0002", b"QemuDeviceModelRecord", b"RemusDeviceModelState")
-
-    def explain(self, head: bytes) -> str:
-        return f"bytes 0-20 are {head[:21].decode()}"
-
-
 class HvmContext(_Seen):
     name = "hvm-context"
     summary = "hypervisor context of an HVM guest, bare: no guest without its memory"
@@ -131,6 +110,6 @@ class Xenstored(_Seen):
 
 
 FORMATS: tuple[Format, ...] = (
-    LibvirtQemu(), MigrationReceiver(), QemuStream(), QemuRecord(), HvmContext(),
+    LibvirtQemu(), MigrationReceiver(), HvmContext(),
     NarrowVmcore(), OldXenCore(), Xenstored(),
 )  # fmt: skip
