@@ -32,6 +32,7 @@ from . import elf
 from .records import NOTES
 from .registers import Vcpu, vcpus_of
 from .vmcoreinfo import VmcoreinfoFinder
+from .xen_core_records import FRAMES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -52,8 +53,6 @@ class VmcoreWriter:
     is. Memory use: two bytes for each pfn.
     """
 
-    left_out: Sequence[str] = ()
-
     def __init__(self, sink: ByteSink, info: ImageInfo, options: WriteOptions) -> None:
         if not isinstance(sink, RandomSink):
             raise OutputError("a vmcore cannot be written into a pipe: its pages have places")
@@ -64,6 +63,7 @@ class VmcoreWriter:
         self._written = np.zeros(0, np.bool_)  # where something else than a hole lies
         self._vmcoreinfo = VmcoreinfoFinder()
         self._other_notes = b""
+        self.left_out: Sequence[str] = ()
 
     def put(self, event: Event) -> None:
         if isinstance(event, Record):
@@ -75,6 +75,10 @@ class VmcoreWriter:
         if record.name == NOTES:  # of a core file that was read
             self._other_notes = bytes(record.body)
             return
+        if record.name == FRAMES:
+            # by which a reader of a PV guest's page tables would find its way: not one that
+            # is given nothing but addresses
+            self.left_out = [*self.left_out, record.name]
         fields: Any = self._describe(record)
         if fields is not None:
             for vcpu in vcpus_of(record.name, fields):

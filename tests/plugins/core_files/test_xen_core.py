@@ -313,7 +313,9 @@ def test_registers_are_the_same_in_a_vmcore_made_of_it(
     cores: dict[str, Path], tmp_path: Path, name: str
 ) -> None:
     made, straight = tmp_path / "made.vmcore", tmp_path / "straight.vmcore"
-    xsave.run(cores[name], made)
+    report = xsave.run(cores[name], made)
+    # a PV guest's page tables hold machine frames there, which nothing in a vmcore explains
+    assert list(report.left_out) == [FRAMES] * (name == "pv1")
     xsave.run(DATA / f"{name}.redacted.save.zst", straight)
     first, second = (
         xsave.read_record(core, "core.notes").item.fields["notes"][0]["registers"]
