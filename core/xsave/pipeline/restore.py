@@ -57,14 +57,16 @@ class SeenPages:
 
         highest = int(pfns.max(initial=0))
         if self._marks is None or highest >= len(self._marks):
-            grown = np.zeros(max(highest + 1, 1 << 16), np.uint8)
+            # Twice as much each time: pfns come in ascending order, a batch after another.
+            before = 0 if self._marks is None else len(self._marks)
+            grown = np.zeros(max(highest + 1, 2 * before, 1 << 16), np.uint8)
             if self._marks is not None:
-                grown[: len(self._marks)] = self._marks
+                grown[:before] = self._marks
             self._marks = grown
         at = pfns.astype(np.intp)
-        before = self._marks[at] & self._POPULATED
+        had_memory = self._marks[at] & self._POPULATED
         self._marks[at] = (
-            types | self._MENTIONED | before | np.where(populated, self._POPULATED, 0)
+            types | self._MENTIONED | had_memory | np.where(populated, self._POPULATED, 0)
         ).astype(np.uint8)
 
     @property

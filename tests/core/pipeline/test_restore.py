@@ -29,7 +29,7 @@ from xsave import (
 from xsave.io.spool import Spool
 from xsave.pipeline import partial
 from xsave.pipeline.partial import PartialRound
-from xsave.pipeline.restore import DomainWriter
+from xsave.pipeline.restore import DomainWriter, SeenPages
 
 PAGE = 4096
 LIMIT = 64  # pages that its host has
@@ -281,3 +281,15 @@ def test_what_is_kept_apart_comes_back_as_it_was(memory_bytes: int) -> None:
     assert not kept
     assert list(replayed()) == []
     kept.close()
+
+
+def test_marks_of_pfns_that_come_in_ascending_order_are_seldom_moved() -> None:
+    """An HVM guest mentions a million pfns, a batch after another."""
+    seen, sizes = SeenPages(), set()
+    for start in range(0, 1 << 20, 1024):
+        pfns = np.arange(start, start + 1024, dtype=np.uint64)
+        seen.remember(pfns, np.zeros(1024, np.uint8), np.full(1024, start == 0))
+        assert seen._marks is not None
+        sizes.add(len(seen._marks))
+    assert len(sizes) <= 6
+    assert (seen.p2m_size, seen.nr_populated) == (1 << 20, 1024)
