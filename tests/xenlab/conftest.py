@@ -1,7 +1,8 @@
 """Hosts for the tests: started when the first test needs one, stopped after the last.
 
-``XSAVE_XENLAB_RELEASE`` names Debian's release (bookworm). ``XSAVE_XENLAB_HOST`` names a host
-that runs already; it is used as it is and left running, for those who write tests.
+``XSAVE_XENLAB_RELEASE`` names Debian's release (bookworm); two of them are for the two hosts of a
+pair. ``XSAVE_XENLAB_HOST`` names hosts that run already, one or a pair; they are used as they
+are and left running, for those who write tests.
 """
 
 from __future__ import annotations
@@ -12,30 +13,54 @@ from collections.abc import Callable, Iterator
 import pytest
 from lab.build import build
 from lab.guest import Guest
-from lab.host import Host
+from lab.host import Host, boot_pair
 from lab.install import install
+from lab.pair import Pair
 from lab.releases import find_release
 
 GetGuest = Callable[[str], Guest]
 
 
 @pytest.fixture(scope="session")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
-    """A Xen host with xsave, as the tree has it, in its dom0."""
+def hosts(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Host]]:
+    """Xen hosts with xsave, as the tree has it, in their dom0: two if a test wants a pair."""
     folder = tmp_path_factory.mktemp("wheel")
-    if name := os.environ.get("XSAVE_XENLAB_HOST"):
-        found = Host(name)
-        install(found, folder)
-        yield found
-        return
-    suite = os.environ.get("XSAVE_XENLAB_RELEASE") or "bookworm"
-    found = Host(f"tests-{os.getpid()}")
+    given = os.environ.get("XSAVE_XENLAB_HOST", "").split()
+    wants_pair = any("pair" in getattr(item, "fixturenames", ()) for item in request.session.items)
+    found = [Host(name) for name in given]
+    if not given:
+        found = [Host(f"tests-{os.getpid()}-{number}") for number in range(1 + wants_pair)]
     try:
-        found.boot(build(find_release(suite), print), print)
+        if not given:
+            _boot(found)
         install(found, folder)
         yield found
     finally:
-        found.stop()
+        for host in found if not given else ():
+            host.stop()
+
+
+def _boot(hosts: list[Host]) -> None:
+    suites = os.environ.get("XSAVE_XENLAB_RELEASE", "").split() or ["bookworm"]
+    images = [build(find_release(suite), print) for suite in suites]
+    if len(hosts) == 2:
+        boot_pair(hosts[0], hosts[1], (images[0], images[-1]), print)
+    else:
+        hosts[0].boot(images[0], print)
+
+
+@pytest.fixture(scope="session")
+def host(hosts: list[Host]) -> Host:
+    return hosts[0]
+
+
+@pytest.fixture(scope="session")
+def pair(hosts: list[Host]) -> Pair:
+    if len(hosts) != 2:
+        pytest.fail("XSAVE_XENLAB_HOST names one host, and this test needs two")
+    return Pair(hosts[0], hosts[1])
 
 
 @pytest.fixture(scope="session")

@@ -38,7 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_release(one)
     one.set_defaults(act=_boot)
     one = commands.add_parser("install", help="build xsave from the tree and install it in dom0")
-    one.add_argument("name")
+    one.add_argument("name", nargs="+")
     one.set_defaults(act=_install)
     one = commands.add_parser("run", help="run a command in dom0")
     one.add_argument("name")
@@ -84,7 +84,7 @@ def _boot(options: argparse.Namespace) -> int:
 
 def _install(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
-        install(Host(options.name), Path(folder))
+        install([Host(name) for name in options.name], Path(folder))
     return 0
 
 

@@ -10,7 +10,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,11 @@ MODULES = (
 )  # fmt: skip
 # Services that cost seconds of emulated time at each start, and are of no use here.
 MASKED = ("e2scrub_reap.service", "systemd-binfmt.service", "getty-static.service",
-          "apt-daily.timer", "apt-daily-upgrade.timer", "xendomains.service")  # fmt: skip
+          "apt-daily.timer", "apt-daily-upgrade.timer", "xendomains.service",
+          "libvirt-guests.service", "logrotate.timer")  # fmt: skip
+# Started by the tests that need them.
+LIBVIRT_UNITS = ("libvirtd.service", "libvirtd.socket", "libvirtd-ro.socket",
+                 "libvirtd-admin.socket", "virtlogd.socket", "virtlockd.socket")  # fmt: skip
 SSH_CONFIG = """Host *
  StrictHostKeyChecking no
  UserKnownHostsFile /dev/null
@@ -70,7 +74,9 @@ def host_image(release: Release) -> HostImage:
     made_from = hashlib.sha256()
     for file in sorted([*GUEST.iterdir(), *HERE.glob("build.py"), *HERE.glob("wheels.py")]):
         made_from.update(f"{file.name}\0".encode() + file.read_bytes() + b"\0")
-    made_from.update("\0".join([release.suite, release.xen, *dependencies()]).encode())
+    made_from.update(
+        "\0".join([release.suite, release.xen, *release.packages, *dependencies()]).encode()
+    )
     name = f"{release.suite}-{made_from.hexdigest()[:12]}"
     return HostImage(release, cache_folder() / "images" / name)
 
@@ -109,9 +115,10 @@ def _build_into(work: Path, release: Release, say: Callable[[str], None]) -> Non
     say(f"debootstrap {release.suite}: Xen {release.xen}, dom0 and its packages")
     packages = (*PACKAGES, f"xen-hypervisor-{release.xen}-amd64", f"xen-utils-{release.xen}")
     run("debootstrap", "--variant=minbase", f"--include={','.join(packages)}", release.suite, root)
+    _install(root, release.packages)
     say("guests, configuration, Python packages")
     _add_guests(root / "root" / "guests")
-    _configure(root, work)
+    _configure(root, work, release)
     wheels = fetch_wheels(release, work / "wheels")
     install_dependencies(root, wheels)
     say("initial memory disk and root file system")
@@ -128,6 +135,21 @@ def _build_into(work: Path, release: Release, say: Callable[[str], None]) -> Non
     run("mkfs.ext4", "-q", "-F", "-d", root, disk)
     shutil.rmtree(root)
     shutil.rmtree(work / "wheels")
+
+
+def _install(root: Path, packages: Sequence[str]) -> None:
+    """By apt, with nothing started: what debootstrap configures in too simple an order."""
+    if not packages:
+        return
+    policy = root / "usr/sbin/policy-rc.d"
+    policy.write_text("#!/bin/sh\nexit 101\n")
+    policy.chmod(0o755)
+    apt = ("chroot", root, "apt-get", "-qq")
+    run(*apt, "update")
+    run(*apt, "install", "-y", "--no-install-recommends", *packages,
+        env={"DEBIAN_FRONTEND": "noninteractive"})  # fmt: skip
+    policy.unlink()
+    shutil.rmtree(root / "var/lib/apt/lists")
 
 
 def _add_guests(folder: Path) -> None:
@@ -155,7 +177,7 @@ def _add_guests(folder: Path) -> None:
     (folder / "boot_sector.img").write_bytes(contents.ljust(1 << 20, b"\0"))
 
 
-def _configure(root: Path, work: Path) -> None:
+def _configure(root: Path, work: Path, release: Release) -> None:
     run("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", work / "id")
     ssh = root / "root" / ".ssh"
     ssh.mkdir(mode=0o700, exist_ok=True)
@@ -171,6 +193,8 @@ def _configure(root: Path, work: Path) -> None:
         file.write("\nXENCONSOLED_ARGS='--log=guest'\n")  # consoles go to /var/log/xen/console
     (root / "var/log/xen/console").mkdir(parents=True, exist_ok=True)
     run("chroot", root, "systemctl", "enable", "systemd-networkd", "ssh")
+    if release.packages:
+        run("chroot", root, "systemctl", "disable", *LIBVIRT_UNITS)
     run("chroot", root, "systemctl", "mask", *MASKED)
 
 

@@ -40,24 +40,36 @@ def parse_ticks(console: str) -> list[Tick]:
 class Guest:
     """:param kind: pv, pvh, hvm or another: which configuration file makes it. The name of it
         is followed by a 1 for the guest's.
+    :param arrived: it came from another host.
 
     :ivar parts: how many parts it checks, one each tick.
     """
 
-    def __init__(self, host: Host, kind: str) -> None:
+    def __init__(self, host: Host, kind: str, *, arrived: bool = False) -> None:
         self.host = host
         self.kind = kind
         self.name = f"{kind}1"
         self.parts = 1 if kind == "hvm" else 4
         self.sums: dict[int, str] = {}  # of its parts, as it found them at its start
-        log = "serial" if kind.startswith("hvm") else "guest"
-        self.console = f"/var/log/xen/console/{log}-{self.name}.log"
+        # named as the guest was called at first
+        name = f"guest-{self.name}--incoming" if arrived else f"guest-{self.name}"
+        if kind.startswith("hvm"):
+            name = f"serial-{self.name}"
+        self.console = f"/var/log/xen/console/{name}.log"
 
-    def create(self) -> None:
-        """A new one; returns when it ticks."""
+    def create(self, *edits: str) -> None:
+        """A new one; returns when it ticks.
+
+        :param edits: for its configuration, in sed's language.
+        """
         self.destroy()
+        config = f"/root/guests/{self.kind}.cfg"
+        if edits:
+            changes = " ".join(f"-e '{edit}'" for edit in edits)
+            self.host.run(f"sed {changes} {config} > /root/edited.cfg")
+            config = "/root/edited.cfg"
         self.host.run(f"rm -f {self.console}")
-        self.host.xl(f"create /root/guests/{self.kind}.cfg")
+        self.host.xl(f"create {config}")
         self.wait_for_tick(2, limit_s=FIRST_TICK_LIMIT_S)
         self.sums = {tick.part: tick.sum for tick in self.wait_for_tick(2 + self.parts)}
 

@@ -6,14 +6,18 @@ commands, one process each, find it again.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from .build import HostImage
 from .errors import LabError
@@ -34,9 +38,10 @@ PROCESSOR = "max,-pku,-la57,-smap,-avx,-avx2,-fma,-f16c"
 # AVX2, 5 of 4 000 with SSE.
 XEN_LINE = (
     f"dom0_mem={DOM0_MB}M,max:{DOM0_MB}M dom0_max_vcpus=1 dom0_vcpus_pin console=com1 "
-    "com1=115200,8n1 loglvl=warning spec-ctrl=eager-fpu"
+    "com1=115200,8n1 loglvl=warning spec-ctrl=eager-fpu bootscrub=0"
 )
 DOM0_LINE = "root=/dev/sda rw console=hvc0 quiet mitigations=off"
+PRIVATE = "10.9.0"  # network between two hosts
 MAX_SOCKET_PATH = 90  # of a socket's name, with what ssh puts behind it
 
 
@@ -80,38 +85,21 @@ class Host:
 
     # -- starting and stopping ---------------------------------------------------------
 
-    def boot(
-        self, image: HostImage, say: Callable[[str], None], link: str = "", number: int = 1
-    ) -> None:
+    def boot(self, image: HostImage, say: Callable[[str], None]) -> None:
         """Start it and wait until it answers; what does not come up is tried again.
 
-        :param link: QEMU's word for the card of the private network, "" for none.
-        :param number: of this host in the private network.
         :raises LabError: it did not come up, several times.
         """
-        for attempt in range(1, TRIES + 1):
-            self.stop()
-            say(f"{self.name}: starting from {image.folder.name}")
-            began = time.monotonic()
-            self._start(image, link, number)
-            if (fault := self._wait_until_ready(link, number)) is None:
-                say(f"{self.name}: ready after {time.monotonic() - began:.0f} s")
-                return
-            say(f"{self.name}: did not come up, try {attempt} of {TRIES}: {fault}")
-            kept = self.folder.with_name(f"{self.name}.console-{attempt}")
-            shutil.copy(self.console, kept)
-            self.stop()
-        raise LabError(f"{self.name} did not come up; its last words are in {kept}")
+        _boot([_Start(self, image)], say)
 
-    def _start(self, image: HostImage, link: str, number: int) -> None:
+    def start(self, image: HostImage, link: str, number: int) -> None:
         self.folder.mkdir(parents=True)
         (self.folder / "port").write_text(str(_free_port()))
         (self.folder / "key").symlink_to(image.key)
         disk = self.folder / "disk.qcow2"
         run("qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw",
             "-b", image.folder / "disk.img", disk)  # fmt: skip
-        card = f"e1000,netdev=n1,mac=52:54:00:00:00:{number:02x}"
-        private = ("-netdev", link, "-device", card) if link else ()
+        private = ("-netdev", link, "-device", f"e1000,netdev=n1,mac={_card(number)}")
         run(
             "qemu-system-x86_64", "-name", f"xenlab-{self.name}", "-machine", "pc",
             "-accel", "tcg,thread=multi", "-cpu", PROCESSOR, "-smp", "2", "-m", str(MEMORY_MB),
@@ -120,12 +108,12 @@ class Host:
             "-device", "ahci,id=ahci", "-device", "ide-hd,drive=d0,bus=ahci.0",
             "-drive", f"id=d0,file={disk},format=qcow2,if=none,cache=unsafe",
             "-netdev", f"user,id=n0,restrict=on,hostfwd=tcp:127.0.0.1:{self.port}-:22",
-            "-device", "e1000,netdev=n0", *private,
+            "-device", "e1000,netdev=n0", *(private if link else ()),
             "-display", "none", "-serial", f"file:{self.console}", "-monitor", "none",
             "-no-reboot", "-daemonize", "-pidfile", self.folder / "pid",
         )  # fmt: skip
 
-    def _wait_until_ready(self, link: str, number: int) -> str | None:
+    def wait_until_ready(self) -> str | None:
         """:returns: None, or why it is not."""
         end = time.monotonic() + BOOT_LIMIT_S
         said = ""
@@ -134,8 +122,6 @@ class Host:
                 return "its emulator ended"
             status, said = self.try_run("xl list", limit_s=60)
             if status == 0:
-                if link:
-                    self.run(f"ip addr add 10.9.0.{number}/24 dev ens5; ip link set ens5 up")
                 return None
             time.sleep(POLL_S)
         return f"no answer within {BOOT_LIMIT_S} s; last: {said.strip()[-200:]}"
@@ -192,6 +178,24 @@ class Host:
             limit_s=limit_s,
         )  # fmt: skip
 
+    @contextlib.contextmanager
+    def listen(self, command: str, hear: Callable[[str], object]) -> Iterator[None]:
+        """As long as the context lasts, each line that a command in dom0 says, in a thread."""
+
+        def listen(stream: IO[bytes]) -> None:
+            for line in stream:
+                hear(line.decode("utf-8", "replace"))
+
+        argv = [*self._ssh(), "dom0", command]
+        with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
+            listener = threading.Thread(target=listen, args=(process.stdout,))
+            listener.start()
+            try:
+                yield
+            finally:
+                process.kill()
+                listener.join()
+
     def put(self, path: str, contents: bytes) -> None:
         """A file in dom0."""
         self.run(f"cat > {path}", stdin=contents)
@@ -215,13 +219,65 @@ class Host:
         return ["ssh", "-T", *(word for one in options for word in ("-o", one))]
 
 
+@dataclass(frozen=True)
+class _Start:
+    """:ivar link: QEMU's word for the card of the private network, "" for none.
+    :ivar number: of this host in the private network.
+    """
+
+    host: Host
+    image: HostImage
+    link: str = ""
+    number: int = 1
+
+
 def boot_pair(
     first: Host, second: Host, images: tuple[HostImage, HostImage], say: Callable[[str], None]
 ) -> None:
-    """Two hosts on a private network, 10.9.0.1 and 10.9.0.2."""
+    """Two hosts on a private network, 10.9.0.1 and 10.9.0.2, each of which may log in to the
+    other by ssh. They start at once: that takes little longer than one."""
     port = _free_port()
-    first.boot(images[0], say, f"socket,id=n1,listen=127.0.0.1:{port}", number=1)
-    second.boot(images[1], say, f"socket,id=n1,connect=127.0.0.1:{port}", number=2)
+    starts = [
+        _Start(first, images[0], f"socket,id=n1,listen=127.0.0.1:{port}", number=1),
+        _Start(second, images[1], f"socket,id=n1,connect=127.0.0.1:{port}", number=2),
+    ]
+    _boot(starts, say)
+    keys = b"".join((image.folder / "id.pub").read_bytes() for image in images)
+    for one in starts:
+        one.host.put("/root/.ssh/authorized_keys", keys)
+        one.host.run(
+            f"for card in /sys/class/net/*; do if grep -q {_card(one.number)} $card/address; then "
+            f"ip addr add {PRIVATE}.{one.number}/24 dev ${{card##*/}}; "
+            "ip link set ${card##*/} up; fi; done"
+        )
+
+
+def _boot(starts: Sequence[_Start], say: Callable[[str], None]) -> None:
+    """All at once; when one does not come up, all are tried again: their network is broken."""
+    for attempt in range(1, TRIES + 1):
+        began = time.monotonic()
+        for one in starts:
+            one.host.stop()
+            say(f"{one.host.name}: starting from {one.image.folder.name}")
+            one.host.start(one.image, one.link, one.number)
+        faults = {one.host: one.host.wait_until_ready() for one in starts}
+        names = " and ".join(host.name for host in faults)
+        if not any(faults.values()):
+            say(f"{names}: ready after {time.monotonic() - began:.0f} s")
+            return
+        for host, fault in faults.items():
+            kept = host.folder.with_name(f"{host.name}.console-{attempt}")
+            shutil.copy(host.console, kept)
+            if fault is not None:
+                say(f"{host.name}: did not come up, try {attempt} of {TRIES}: {fault}; its last "
+                    f"words are in {kept}")  # fmt: skip
+            host.stop()
+    raise LabError(f"{names} did not come up")
+
+
+def _card(number: int) -> str:
+    """Address of the card in the private network."""
+    return f"52:54:00:00:00:{number:02x}"
 
 
 def running_hosts() -> list[Host]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from .host import Host
 from .wheels import VENV, build_wheels
 
 
-def install(host: Host, folder: Path) -> None:
+def install(hosts: Sequence[Host], folder: Path) -> None:
     """:param folder: where the wheels are made."""
     wheels = build_wheels(folder)
-    for wheel in wheels:
-        host.put(f"/root/{wheel.name}", wheel.read_bytes())
     names = " ".join(f"/root/{wheel.name}" for wheel in wheels)
-    host.run(
-        f"/{VENV}/bin/pip install --quiet --disable-pip-version-check --no-index --no-deps "
-        f"--force-reinstall {names} && ln -sf /{VENV}/bin/xsave* /usr/local/bin/"
-    )
+
+    def install_in(host: Host) -> None:
+        for wheel in wheels:
+            host.put(f"/root/{wheel.name}", wheel.read_bytes())
+        host.run(
+            f"/{VENV}/bin/pip install --quiet --disable-pip-version-check --no-index --no-deps "
+            f"--force-reinstall {names} && ln -sf /{VENV}/bin/xsave* /usr/local/bin/"
+        )
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(install_in, hosts))

@@ -11,16 +11,20 @@ from .errors import LabError
 
 @dataclass(frozen=True)
 class Release:
-    """:ivar python: version of dom0's interpreter, whose wheels are fetched."""
+    """:ivar python: version of dom0's interpreter, whose wheels are fetched.
+    :ivar packages: that only this one has: libvirt, half a minute and 60 MB of 1000.
+    """
 
     suite: str
     xen: str
     python: str
+    packages: tuple[str, ...] = ()
 
 
+LIBVIRT = ("libvirt-daemon-system", "libvirt-daemon-driver-xen", "libvirt-clients")
 RELEASES = {
     release.suite: release
-    for release in (Release("bookworm", "4.17", "3.11"), Release("trixie", "4.20", "3.13"))
+    for release in (Release("bookworm", "4.17", "3.11", LIBVIRT), Release("trixie", "4.20", "3.13"))
 }
 
 
