@@ -17,6 +17,7 @@ import pytest
 
 import xsave
 from tests.plugins.legacy import build as o
+from tests.plugins.qemu_device import streams as q
 from tests.plugins.xen_stream import build as b
 from tests.robustness.images import HEADER, Piece, batch, kind_of, native, record
 from xsave_plugins.native import spec
@@ -93,6 +94,19 @@ def claims() -> dict[str, bytes]:
         + o.tmem([o.Pool(0, n_pages=0xFFFFFFFF, pages=[((1, 2, 3), 4, bytes(4096))])])[:-100],
         "16 MiB of xend's configuration": b"LinuxGuestRecord\1\0\0\0(" + b"(" * 999,
         "16 MiB of xapi's metadata": b"XenSavedDomv2-\n" + struct.pack("<QQ", 0xF, 16 * MIB),
+        "4 PiB of QEMU's RAM": q.HEAD + q.blocks([(b"pc.ram", 1 << 52)]) + q.section(q.PART),
+        "an array of a billion in a description of QEMU's": q.HEAD
+        + q.blocks()
+        + q.section(q.END)
+        + q.devices(q.Device(b"toy", 1, b"", [{"name": "a", "size": 0, "array_len": 1 << 30}]))
+        + b"\0",
+        "4 GiB of a description of QEMU's": q.HEAD
+        + q.blocks()
+        + q.section(q.END)
+        + q.header(3, b"timer")
+        + bytes(24)
+        + q.footer(3)
+        + b"\0\6\xff\xff\xff\xff{}",
         "a libxl body of 128 MiB": b.libxl(
             b.libxc(b.hvm()), [b.Rec(b.EMULATOR_CONTEXT, length=HUGE)]
         ),

@@ -11,7 +11,7 @@ from typing import Any
 
 from attrs import field, frozen
 
-from xsave import Buffer, Domain, FieldError, Highlight, Phase, RecordHandler
+from xsave import Buffer, Domain, FieldError, Highlight, Phase, RecordHandler, Redaction
 
 from .configuration import QEMU_GUESTS, no_domain
 from .device_names import DEVICES as DEVICE_NAMES
@@ -40,6 +40,7 @@ class DevicesHandler(RecordHandler[Devices]):
     summary = "the devices of a QEMU guest, its processors among them"
     phase = Phase.DEVICE_MODEL
     guest_types = QEMU_GUESTS
+    redaction = Redaction.CLEANED
 
     def decode(self, body: memoryview) -> Devices:
         """Refuses what has no end mark where the last section is over."""
@@ -61,6 +62,14 @@ class DevicesHandler(RecordHandler[Devices]):
 
     def apply(self, domain: Domain, state: Devices) -> None:
         raise no_domain()
+
+    def redact(self, state: Devices, seen: Mapping[str, Any]) -> Devices:
+        """Which devices there are, of what versions and sizes; their data is zeroes."""
+        body = bytearray(state.body)
+        for section in state.walk().sections:
+            end = section.data_offset + section.data_size_bytes
+            body[section.data_offset : end] = bytes(section.data_size_bytes)
+        return Devices(bytes(body))
 
     def highlights(self, state: Devices, seen: Mapping[str, Any]) -> Iterator[Highlight]:
         for section in state.walk().sections:

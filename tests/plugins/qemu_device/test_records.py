@@ -74,6 +74,20 @@ def test_the_configuration_is_shown_and_loses_its_uuid_when_it_is_redacted() -> 
     assert handler.redact(bare, {}) == bare
 
 
+@pytest.mark.parametrize("footers", [True, False])
+@pytest.mark.parametrize("described", [True, False])
+def test_redacted_devices_keep_their_sections_and_lose_their_data(
+    footers: bool, described: bool
+) -> None:
+    handler = DevicesHandler()
+    state = handler.decode(memoryview(q.devices(footers=footers, described=described)))
+    redacted = handler.decode(memoryview(b"".join(handler.encode(handler.redact(state, {})))))
+    assert len(redacted.body) == len(state.body)
+    assert q.TIMER.data not in redacted.body and q.SERIAL.data not in redacted.body
+    kept = [(one.name, one.data_size_bytes) for one in redacted.walk().sections]
+    assert kept == [("timer", 24), ("toy", 8)]
+
+
 def test_pages_of_a_guest_are_ordinary_ones() -> None:
     def batch(*entries: int) -> xsave.PageBatch:
         kind = xsave.RecordType("qemu.ram.page_data")
