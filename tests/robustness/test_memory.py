@@ -210,3 +210,32 @@ def test_many_of_the_largest_pieces_are_bounded_together(
     assert status == 0
     # one more than fits, and what is made on the way of the one at hand
     assert peak - usual < spec.AHEAD_BYTES + 5 * HUGE
+
+
+CORES = r"""
+import re, sys
+import numpy as np
+import xsave
+from xsave.testing import MemoryFile
+
+class Nowhere(MemoryFile):
+    def put_at(self, offset, parts):
+        pass
+
+format_ = xsave.build_manager().formats.find(sys.argv[1])
+info = xsave.ImageInfo("made", xsave.GuestType.X86_PV)
+writer = format_.writer(Nowhere(), info, xsave.WriteOptions())
+for pfn in (5, (1 << 30) - 1):
+    pfns, page = np.array([pfn], np.uint64), np.ones((1, 4096), np.uint8)
+    writer.put(xsave.PageBatch(xsave.RecordType("memory"), pfns, page, 1))
+writer.finish()
+print(re.search(r"VmHWM:\s*(\d+) kB", open("/proc/self/status").read())[1])
+"""
+
+
+@pytest.mark.parametrize("format_", ["vmcore", "xen-core"])
+def test_a_page_far_up_in_a_core_file_costs_nothing(format_: str, usual: int) -> None:
+    """What is kept of each pfn is kept of those that there are."""
+    command = [sys.executable, "-c", CORES, format_]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert int(done.stdout) * 1024 < usual + 64 * MIB

@@ -87,7 +87,7 @@ class XenCoreReader:
         if not isinstance(source, RandomSource):
             raise UsageError(
                 "a core file of Xen's own is read from a file, and not from a pipe or unpacked "
-                "on the way: its list of pages is behind them"
+                "on the way, since its list of pages is behind them: unpack it into a file first"
             )
         sections = _Sections(source, self._headers)
         yield from _records(sections, self._headers.machine)

@@ -286,6 +286,13 @@ def test_a_hostile_core_file_is_one_clear_error(data: bytes, message: str) -> No
         read(data.ljust(8192, b"\0") if "is cut: program" not in message else data)
 
 
+def test_a_segment_beyond_the_file_is_refused_before_its_pages_are_listed() -> None:
+    size = 1 << 51
+    data = (header() + segment(filesz=size, memsz=size)).ljust(8192, b"\0")
+    with pytest.raises(xsave.TruncatedError, match="pages of a segment at offset 0x1000"):
+        FORMAT.page_finder(MemorySource(data), xsave.ReadOptions())
+
+
 def test_notes_that_reach_too_far_are_refused() -> None:
     handler = xsave.build_manager().handlers.find(NOTES)
     assert isinstance(handler, xsave.RecordHandler)
