@@ -176,17 +176,16 @@ class StreamReader:
                 expected=f"sections, an end mark and at most a description{where}",
                 got="something else, or the end of the stream: it may be cut",
             )  # fmt: skip
-        if not walked.is_proved:
-            self.remarks.append(
-                Remark(
-                    "its devices have neither footers nor a description, so nobody can tell "
-                    "whether it ends where it should"
-                )
-            )
-        elif not walked.is_described:
-            self.remarks.append(
-                Remark(
-                    "it ends without a description of its devices, which QEMU since 2.3 writes "
-                    "unless told not to"
-                )
-            )
+        if walked.is_described:
+            return
+        text = (
+            "it ends without a description of its devices, as QEMU before 2.3 and old machine types"
+        )
+        if walked.is_proved:
+            text += " do; footers show that it is whole"
+        elif walked.fits:
+            fitting = " and ".join(f"QEMU {version}" for version in walked.fits)
+            text += f" do; what is known of {fitting} fits it to its end"
+        else:
+            text += " do, and without footers, so nobody can tell whether it ends where it should"
+        self.remarks.append(Remark(text))
