@@ -26,6 +26,7 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 from attrs import define, field, frozen
@@ -54,6 +55,8 @@ from .shape import Fitting, MisfitError, Shape, described_size, from_description
 MAX_SECTIONS = 1 << 14  # three for each vcpu, and some dozens
 # QEMU's own are 100 to 300 KB; parsed JSON takes many times its text in memory.
 MAX_DESCRIPTION_BYTES = 4 << 20
+# False starts and ends that are looked at; a device's data has none, as a rule.
+MAX_FALSE = 1 << 16
 # What is read to find out which descriptions fit; 128 vcpus need a fifth of it.
 MAX_VALUES_TRIED = 1 << 22
 
@@ -158,6 +161,7 @@ class _Walker:
     has_footers: bool | None = None  # once a section showed it
     has_gaps: bool = False  # bytes that belong to no section
     nr_values_tried: int = 0
+    nr_false_footers: int = 0
 
     @cached_property
     def description(self) -> _Description | None:
@@ -177,7 +181,8 @@ class _Walker:
     def candidates(self) -> Iterator[Header]:
         """Headers that could be, for the heuristic: plausible ones, in order. Each is looked at
         once: what was passed over is behind, or has an id that came before."""
-        for one in _CANDIDATE.finditer(self.blob, self.start, self.data_limit):
+        found = _CANDIDATE.finditer(self.blob, self.start, self.data_limit)
+        for one in islice(found, MAX_FALSE):
             header = read_header(self.blob, one.start(), self.data_limit)
             if header is not None and header.section_id < _MAX_ID and header.is_plausible:
                 yield header
@@ -274,6 +279,9 @@ class _Walker:
         while at >= 0:
             if _can_follow_footer(self.blob, at + FOOTER_BYTES, self.limit):
                 return at
+            self.nr_false_footers += 1
+            if self.nr_false_footers > MAX_FALSE:
+                return None
             at = self.blob.find(header.footer, at + 1, self.limit)
         return None
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from xsave_plugins.qemu_device.device_names import DEVICES
-from xsave_plugins.qemu_device.savevm import MAX_SECTIONS, Section, walk
+from xsave_plugins.qemu_device.savevm import MAX_FALSE, MAX_SECTIONS, Section, walk
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "records"
 REAL = (GOLDEN / "xen.qemu.context.hvm.bin").read_bytes()[8:]
@@ -283,6 +283,23 @@ def test_the_number_of_sections_is_bounded() -> None:
     found = walk(HEAD + start + part * (MAX_SECTIONS + 5) + b"\0")
     assert len(found.sections) == MAX_SECTIONS
     assert f"only the first {MAX_SECTIONS} sections are listed" in found.remarks
+
+
+def test_what_only_looks_like_headers_and_footers_is_not_looked_at_for_ever() -> None:
+    more = 3 * MAX_FALSE
+    (section,) = walk(HEAD + header(1, b"cpu") + footer(1) * more + b"\0").sections
+    assert section.data_size_bytes == 5 * more
+    (section,) = walk(HEAD + header(1, b"cpu") * more + b"\0").sections
+    assert section.data_size_bytes == len(header(1, b"cpu")) * (more - 1)
+
+
+def test_what_is_tried_to_find_the_fitting_description_is_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("xsave_plugins.qemu_device.savevm.MAX_VALUES_TRIED", 1000)
+    found_by = [section.found_by for section in walk(REAL).sections]
+    assert found_by[0] == "known"
+    assert found_by[-1] == "heuristic"
 
 
 pieces = st.one_of(
