@@ -116,8 +116,8 @@ class Keeper:
             again, others = np.flatnonzero(may_differ), np.flatnonzero(~may_differ)
             body, changed[again] = self._differ(stored, body, rows[again], places[again])
             self._pages[places[others]] = stored[rows[others]]
-        else:
-            self._pages[places] = stored[rows]
+        elif len(rows):
+            self._pages[as_slice(places)] = stored[as_slice(rows)]
         return Shelved(kept, places, changed, body)
 
     def _differ(
@@ -129,16 +129,13 @@ class Keeper:
         :param rows: (k,) of the pages that may be differences from what lies in ``places``.
         :returns: the body, in memory of its own; (k,) bool, which are.
         """
-        here, into = as_slice(rows), as_slice(places)
-        pages, before = stored[here], self._pages[into]
+        pages = stored[as_slice(rows)]
         if len(rows) == len(stored):  # nothing of the body is as it was
             differences = np.empty_like(stored)
         else:
             differences = np.empty_like(pages)
             body = body.copy() if body is stored else body
-        nr_changed = make_differences(pages, before, differences, keep=True)
-        if not isinstance(into, slice):
-            self._pages[into] = before
+        nr_changed = make_differences(pages, self._pages, places, differences)
         small = worth_storing(nr_changed, pages.view(np.uint64))
         if len(rows) == len(stored):
             body = differences
@@ -161,24 +158,25 @@ def _drop_doubles(kept: Bits, places: NDArray[np.int64]) -> None:
 
 
 def make_differences(
-    pages: Pages, before: Pages, out: Pages, *, keep: bool = False
+    pages: Pages, shelf: Pages, places: NDArray[np.int64], out: Pages
 ) -> NDArray[np.int64]:
-    """A few pages at a time, so that they stay in the processor's cache.
+    """Put pages into their places on a shelf; a few at a time, so that they stay in the
+    processor's cache.
 
-    :param out: takes how the pages differ from those before.
-    :param keep: put the pages where those before were.
+    :param out: takes how the pages differ from what lay there.
     :returns: (n,) how many words of each changed.
     """
-    words, old, changed = (array.view(np.uint64) for array in (pages, before, out))
+    words, kept, changed = (array.view(np.uint64) for array in (pages, shelf, out))
     sums = np.empty(len(words), np.uint64)
     flags = np.empty((CACHED_ROWS, words.shape[1]), np.bool_)
     for row in range(0, len(words), CACHED_ROWS):
         part = slice(row, min(row + CACHED_ROWS, len(words)))
-        differ = np.not_equal(words[part], old[part], out=flags[: part.stop - row])
+        into = as_slice(places[part])
+        old = kept[into] if isinstance(into, slice) else np.take(kept, into, axis=0)
+        differ = np.not_equal(words[part], old, out=flags[: part.stop - row])
         np.add.reduce(differ.view(np.uint64), axis=1, out=sums[part])
-        np.bitwise_xor(words[part], old[part], out=changed[part])
-        if keep:
-            old[part] = words[part]
+        np.bitwise_xor(words[part], old, out=changed[part])
+        kept[into] = words[part]
     return add_bytes(sums)
 
 
