@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from .bench import bench
 from .build import build
 from .errors import LabError
 from .host import Host, boot_pair, running_hosts
@@ -44,6 +45,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("name")
     one.add_argument("command", nargs=argparse.REMAINDER)
     one.set_defaults(act=_run)
+    one = commands.add_parser("bench", help="what saving costs, with our helper and with Xen's")
+    one.add_argument("name", nargs="?", help="of a host that runs; one is started if none is named")
+    one.add_argument("--kind", action="append", choices=("pv", "pvh", "hvm"), help="all by default")
+    one.add_argument("--rounds", type=int, default=3)
+    _add_release(one)
+    one.set_defaults(act=_bench)
     one = commands.add_parser("list", help="name the hosts that run")
     one.set_defaults(act=_list)
     one = commands.add_parser("stop", help="stop hosts, all if none is named")
@@ -95,6 +102,21 @@ def _run(options: argparse.Namespace) -> int:
     status, output = host.try_run(" ".join(options.command))
     sys.stdout.write(output)
     return status
+
+
+def _bench(options: argparse.Namespace) -> int:
+    """:returns: 1 if a limit was not kept."""
+    kinds = options.kind or ["pv", "pvh", "hvm"]
+    if options.name:
+        return int(not bench(Host(options.name), kinds, options.rounds, _say))
+    host = Host("bench")
+    try:
+        host.boot(build(find_release((options.release or ["bookworm"])[0]), _say), _say)
+        with tempfile.TemporaryDirectory() as folder:
+            install(host, Path(folder))
+        return int(not bench(host, kinds, options.rounds, _say))
+    finally:
+        host.stop()
 
 
 def _list(_options: argparse.Namespace) -> int:

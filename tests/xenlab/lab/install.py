@@ -20,7 +20,7 @@ def install(hosts: Sequence[Host], folder: Path) -> None:
             host.put(f"/root/{wheel.name}", wheel.read_bytes())
         host.run(
             f"/{VENV}/bin/pip install --quiet --disable-pip-version-check --no-index --no-deps "
-            f"--force-reinstall {names} && ln -sf /{VENV}/bin/xsave* /usr/local/bin/"
+            f"--no-compile --force-reinstall {names} && ln -sf /{VENV}/bin/xsave* /usr/local/bin/"
         )
 
     with ThreadPoolExecutor() as pool:
