@@ -19,6 +19,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
+
+from attrs import define
 
 from xsave import XsaveError
 
@@ -39,7 +42,7 @@ class Guard:
         self._locator = locator
         self._puts_back = puts_back
         self._folder = folder or FOLDER
-        self._lock: int | None = None
+        self._lock: _Lock | None = None
         self._process: subprocess.Popen[bytes] | None = None
 
     def begin(self) -> None:
@@ -47,11 +50,11 @@ class Guard:
         if self._lock is not None:
             return
         domid = self._locator.partition("/")[0]
-        self._lock = _locked(self._folder / f"xen-{domid}.lock", f"domain {domid}")
+        self._lock = _Lock.take(self._folder / f"xen-{domid}.lock", f"domain {domid}")
         if self._puts_back:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", __name__, self._locator], stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL, pass_fds=(self._lock,), start_new_session=True,
+                stdout=subprocess.DEVNULL, pass_fds=(self._lock.fd,), start_new_session=True,
             )  # fmt: skip
 
     def say(self, step: bytes) -> None:
@@ -75,7 +78,7 @@ class Guard:
         self._dismiss()
         if self._lock is not None:
             lock, self._lock = self._lock, None
-            os.close(lock)
+            lock.give_back()
 
     def _dismiss(self) -> None:
         process, self._process = self._process, None
@@ -89,8 +92,35 @@ class Guard:
         process.wait()
 
 
+@define
+class _Lock:
+    """A file that this process has locked, once for however many look after that guest in it.
+
+    :ivar fd: the lock is held until that and all copies of it are closed.
+    """
+
+    held: ClassVar[dict[Path, _Lock]] = {}
+
+    file: Path
+    fd: int
+    nr_users: int = 1
+
+    @classmethod
+    def take(cls, file: Path, who: str) -> _Lock:
+        """:raises XsaveError: another process has it, and keeps it."""
+        if (found := cls.held.get(file)) is not None:
+            found.nr_users += 1
+            return found
+        return cls.held.setdefault(file, cls(file, _locked(file, who)))
+
+    def give_back(self) -> None:
+        self.nr_users -= 1
+        if not self.nr_users:
+            del self.held[self.file]
+            os.close(self.fd)
+
+
 def _locked(file: Path, who: str) -> int:
-    """:returns: a descriptor; its lock is held until that and all copies are closed."""
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)

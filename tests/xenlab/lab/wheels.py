@@ -6,6 +6,7 @@ installed into a host that runs.
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 import tomllib
@@ -17,13 +18,16 @@ from .releases import Release
 TREE = Path(__file__).resolve().parents[3]
 VENV = "opt/xsave"  # in dom0
 EXTRAS = ("zstd", "lz4", "rich")
+TESTING = ("pytest", "hypothesis")  # for the suites that run in dom0 itself
 PLATFORMS = ("manylinux2014_x86_64", "manylinux_2_17_x86_64", "manylinux_2_28_x86_64")
 
 
 def dependencies() -> list[str]:
     project = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
-    return sorted([*project["dependencies"], *(one for name in EXTRAS for one in extras[name])])
+    testing = [one for one in extras["dev"] if re.split("[^a-z]", one)[0] in TESTING]
+    of_extras = [one for name in EXTRAS for one in extras[name]]
+    return sorted([*project["dependencies"], *of_extras, *testing])
 
 
 def fetch_wheels(release: Release, folder: Path) -> Path:
