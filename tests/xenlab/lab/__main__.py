@@ -12,6 +12,7 @@ from .build import build
 from .errors import LabError
 from .host import Host, boot_pair, running_hosts
 from .install import install
+from .programs import missing_packages
 from .releases import RELEASES, cache_folder, find_release
 
 
@@ -31,6 +32,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=f"Everything is kept in {cache_folder()} ($XSAVE_XENLAB).",
     )  # fmt: skip
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    one = commands.add_parser("packages", help="name Debian's packages that are missing here")
+    one.set_defaults(act=_packages)
     one = commands.add_parser("build", help="make what hosts boot from (2 to 4 minutes, as root)")
     _add_release(one)
     one.set_defaults(act=_build)
@@ -68,6 +71,11 @@ def _add_release(parser: argparse.ArgumentParser) -> None:
 
 def _say(text: str) -> None:
     print(f"xenlab: {text}", flush=True)
+
+
+def _packages(_options: argparse.Namespace) -> int:
+    print(" ".join(missing_packages()))
+    return 0
 
 
 def _build(options: argparse.Namespace) -> int:
