@@ -115,7 +115,11 @@ def test_a_save_that_fails_leaves_the_guest_running_and_says_why(
 ) -> None:
     guest = get_guest("pv")
     before = guest.last_tick()
-    status, said = host.try_run(f"{HELPERS[stream]} xl save {guest.name} /dev/full < /dev/null")
+    host.run("mkdir -p /mnt/small; mount -t tmpfs -o size=1m none /mnt/small")
+    status, said = host.try_run(
+        f"{HELPERS[stream]} xl -v save {guest.name} /mnt/small/x < /dev/null; status=$?; "
+        "umount /mnt/small; exit $status"
+    )
     assert status != 0
     assert "cannot write the output: No space left on device" in said
     guest.check_goes_on(before)

@@ -23,17 +23,21 @@ GetGuest = Callable[[str], Guest]
 
 KILLS = int(os.environ.get("XSAVE_XENLAB_KILLS") or 2)
 SEED = os.environ.get("XSAVE_XENLAB_SEED") or str(random.randrange(1 << 32))
-# Xen's word for whether it logs what a domain writes: to look at a log there is none of fails.
+# Xen's word for whether it logs what a domain writes: it does not begin to where it does already.
 LOG = """
 import sys
+from xsave_plugins.xen_host import abi
 from xsave_plugins.xen_host.connection import Connection
 from xsave_plugins.xen_host.control import Control
 from xsave_plugins.xen_host.hypercalls import HypercallError
 connection = Connection()
+control = Control(connection.hypercalls, int(sys.argv[1]))
 try:
-    Control(connection.hypercalls, int(sys.argv[1])).read_log(1024, clean=False)
-    print("on")
+    control._shadow(abi.SHADOW_ENABLE_LOGDIRTY)
 except HypercallError:
+    print("on")
+else:
+    control._shadow(abi.SHADOW_OFF)
     print("off")
 """
 
