@@ -23,7 +23,7 @@ from tests.conftest import find_vmlinux
 
 pytestmark = pytest.mark.xen
 
-MakeGuest = Callable[[str], Guest]
+GetGuest = Callable[[str], Guest]
 HVM_LINUX = Path(__file__).parent / "hvm_linux.cfg"
 
 
@@ -50,10 +50,10 @@ def check_tasks(prog: drgn.Program, vmlinux: Path, release: str) -> None:
 
 @pytest.mark.parametrize("kind", ["pv", "pvh", "hvm_linux"])
 def test_drgn_sees_the_guest_in_an_image_and_in_the_core_file_of_it(
-    host: Host, make_guest: MakeGuest, tmp_path: Path, kind: str
+    host: Host, get_guest: GetGuest, tmp_path: Path, kind: str
 ) -> None:
     host.put("/root/guests/hvm_linux.cfg", HVM_LINUX.read_bytes())
-    guest = make_guest(kind)
+    guest = get_guest(kind)
     host.run(f"cd /root; xsave run xen:{guest.name} image.xsv --codec zstd:1 -q")
     image, core = tmp_path / "image.xsv", tmp_path / "guest.vmcore"
     image.write_bytes(host.get("/root/image.xsv"))
@@ -69,11 +69,9 @@ def test_drgn_sees_the_guest_in_an_image_and_in_the_core_file_of_it(
             check_tasks(prog, vmlinux, release)
 
 
-def test_what_xen_dumps_of_a_guest_is_read(
-    host: Host, make_guest: MakeGuest, tmp_path: Path
-) -> None:
+def test_what_xen_dumps_of_a_guest_is_read(host: Host, get_guest: GetGuest, tmp_path: Path) -> None:
     """Of a PV guest: Xen asks pfn by pfn what an HVM guest has, up to 4 GiB."""
-    guest = make_guest("pv")
+    guest = get_guest("pv")
     host.xl(f"dump-core {guest.name} /root/guest.core")
     host.run("cd /root; xsave run guest.core core.xsv --codec zstd:1 -q; rm guest.core")
     image, again = tmp_path / "core.xsv", tmp_path / "again.core"
