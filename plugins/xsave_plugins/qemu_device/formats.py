@@ -16,9 +16,7 @@ from xsave import (
     Writer,
 )
 
-from .grammar import CONFIGURATION, HEAD_BYTES, MAGIC, START
-
-_SIGNATURES = (b"DeviceModelRecord0002", b"QemuDeviceModelRecord", b"RemusDeviceModelState")
+from .grammar import CONFIGURATION, HEAD_BYTES, MAGIC, START, TO_THE_END, WITH_LENGTH
 
 
 class QemuFormat(Format):
@@ -57,7 +55,7 @@ class QemuRecordFormat(Format):
 
     def sniff(self, head: bytes) -> bool:
         is_bare = head.startswith(MAGIC) and not QEMU.sniff(head)
-        return is_bare or head.startswith(_SIGNATURES)
+        return is_bare or head.startswith((TO_THE_END, *WITH_LENGTH))
 
     def explain(self, head: bytes) -> str:
         if not head.startswith(MAGIC):

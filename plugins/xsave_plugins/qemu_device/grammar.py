@@ -25,6 +25,11 @@ FOOTER = 0x7E
 FOOTER_BYTES = 5  # and the section's number
 KINDS: Final = {START: "start", PART: "part", END: "end", FULL: "full"}
 
+# Before a record that was cut out of a legacy image: with a length behind it, or to the end.
+SIGNATURE_BYTES = 21
+TO_THE_END: Final = b"QemuDeviceModelRecord"
+WITH_LENGTH: Final = (b"DeviceModelRecord0002", b"RemusDeviceModelState")
+
 _NAME = re.compile(rb"[0-9A-Za-z][\x20-\x7e]+")
 _PCI_PATH = re.compile(r"((?:[0-9a-f]{4}:)?[0-9a-f]{2}:[0-9a-f]{2}\.[0-7](?:[:/].*)?)/([^/]+)")
 

@@ -10,7 +10,6 @@ Source: QEMU migration/ram.c (ram_save_setup, ram_load_precopy).
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -66,10 +65,6 @@ class RamBlocks:
     @property
     def nr_pages(self) -> int:
         return sum(one.nr_pages for one in self.blocks)
-
-    def block_of(self, pfn: int) -> RamBlock:
-        """That of a pfn below ``nr_pages``."""
-        return self.blocks[bisect_right([one.first_pfn for one in self.blocks], pfn) - 1]
 
 
 class RamBlocksHandler(RecordHandler[RamBlocks]):

@@ -7,7 +7,7 @@ it has a signature in front: see docs/formats/legacy.md.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from xsave import (
     ByteSource,
@@ -18,14 +18,11 @@ from xsave import (
 )
 
 from .emulator import EmulatorHeader
-from .grammar import MAGIC
+from .grammar import MAGIC, SIGNATURE_BYTES, TO_THE_END, WITH_LENGTH
 
 if TYPE_CHECKING:
     from xsave import Event
 
-SIGNATURE_BYTES = 21
-TO_THE_END: Final = b"QemuDeviceModelRecord"
-WITH_LENGTH: Final = (b"DeviceModelRecord0002", b"RemusDeviceModelState")
 MAX_BYTES = (128 << 20) - EmulatorHeader.SIZE  # of a record in any image
 _NO_EMULATOR = EmulatorHeader(emulator_id=0, index=0)
 _TYPE = RecordType("xen.qemu.context")

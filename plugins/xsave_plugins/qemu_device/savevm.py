@@ -22,7 +22,6 @@ number of sections kept is bounded.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -31,10 +30,10 @@ from typing import Any
 
 from attrs import define, field, frozen
 
+from .description import Description, find_description
 from .grammar import (
     COMMAND,
     CONFIGURATION,
-    DESCRIPTION,
     END,
     EOF,
     FOOTER_BYTES,
@@ -50,11 +49,9 @@ from .grammar import (
     split_idstr,
 )
 from .known import known_descriptions
-from .shape import Fitting, MisfitError, Shape, described_size, from_description
+from .shape import Fitting, MisfitError, Shape
 
 MAX_SECTIONS = 1 << 14  # three for each vcpu, and some dozens
-# QEMU's own are 100 to 300 KB; parsed JSON takes many times its text in memory.
-MAX_DESCRIPTION_BYTES = 4 << 20
 # False starts and ends that are looked at; a device's data has none, as a rule.
 MAX_FALSE = 1 << 16
 # What is read to find out which descriptions fit; 128 vcpus need a fifth of it.
@@ -66,9 +63,6 @@ _CANDIDATE = re.compile(rb"\x04\0\0[\0-\x03](?=.[\x02-\xff][0-9A-Za-z][\x20-\x7e
 _MAX_ID = 1000
 
 OWN = "its own description"
-_NOT_JSON = (
-    ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError,
-)  # fmt: skip
 
 
 @frozen
@@ -164,8 +158,8 @@ class _Walker:
     nr_false_footers: int = 0
 
     @cached_property
-    def description(self) -> _Description | None:
-        return _find_description(self.blob, self.start)
+    def description(self) -> Description | None:
+        return find_description(self.blob, self.start)
 
     @cached_property
     def limit(self) -> int:
@@ -414,41 +408,3 @@ def _read_configuration(blob: bytes, end: int) -> tuple[bytes, int]:
         else:
             break  # the caller finds no section here, and gives up
     return blob[start : start + min(size, 256)], offset
-
-
-@frozen
-class _Description:
-    """:ivar start: of the byte 0x06 that introduces it.
-    :ivar devices: idstr and instance to the size of its data, and its shape."""
-
-    start: int
-    devices: dict[tuple[str, int], tuple[int, Shape]] = field(factory=dict)
-
-
-def _find_description(blob: bytes, start: int) -> _Description | None:
-    """The JSON after the end mark. Its text has no NUL, and its length, a u32 below 16 MiB
-    after the byte 0x06, begins with one: so it starts within four bytes of the last NUL."""
-    last_nul = blob.rfind(b"\0", start)
-    for text_start in range(last_nul + 1, last_nul + 5):
-        head = text_start - 5
-        size = len(blob) - text_start
-        if (
-            head > start
-            and blob[head] == DESCRIPTION
-            and blob[head - 1] == EOF
-            and 0 < size == number_at(blob, text_start - 4) <= MAX_DESCRIPTION_BYTES
-        ):
-            try:
-                return _Description(head, _described_devices(json.loads(blob[text_start:])))
-            except _NOT_JSON:
-                return None
-    return None
-
-
-def _described_devices(description: Any) -> dict[tuple[str, int], tuple[int, Shape]]:
-    return {
-        (device["name"], int(device["instance_id"])): (
-            described_size(device), from_description(device),
-        )
-        for device in description["devices"]
-    }  # fmt: skip

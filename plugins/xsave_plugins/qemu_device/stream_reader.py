@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from xsave import Event
 
 T = TypeVar("T")
+MAX_COMMANDS_BEFORE = 64  # the first section; they are kept until that was seen
 
 
 class StreamReader:
@@ -61,7 +62,7 @@ class StreamReader:
         self.remarks: list[Remark] = []
         self._read_magic()
         configuration = self._read_configuration()
-        while self._ahead.peek() == COMMAND_BYTE:
+        while self._ahead.peek() == COMMAND_BYTE and len(self._head) < MAX_COMMANDS_BEFORE:
             self._head.append(self._read_command())
         self._blocks = self._read_blocks()
         # There is nothing to check in the contents: to be passed over is enough.

@@ -229,6 +229,8 @@ def test_pages_of_no_block_are_refused(items: list[bytes], words: str) -> None:
         (q.HEAD + q.blocks([(b"a", 4096), (b"a", 4096)]), "blocks: expected each name once"),
         (q.HEAD + q.blocks([(b"a", 1 << 62)]), "RAM: expected at most 1099511627776 pages"),
         (q.HEAD + q.blocks([(b"%d" % n, 1 << 12) for n in range(4097)]), "at most 4096 blocks"),
+        (q.HEAD + (b"\x08" + q.command(2)) * 65,
+         "kind of the first section: expected 0x1, got 0x8"),
         (q.HEAD + q.blocks() + b"\x7e", "section at offset 0x67: expected 2 PART or 3 END of "
          "section 2, ram"),
         (q.HEAD + q.blocks() + q.section(q.PART, section_id=3), "got 0x2 with number 3"),
