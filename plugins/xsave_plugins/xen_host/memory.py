@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
     Errors = NDArray[np.int32]
 
+# The highest number that a page table's entry has room for, and no frame of anybody's. The kernel
+# cuts off what is above, which would give the page of another number.
+NO_GFN = np.uint64((1 << 40) - 1)
 READ = mmap.PROT_READ
 READ_WRITE = mmap.PROT_READ | mmap.PROT_WRITE
 
@@ -86,7 +89,7 @@ class ForeignMemory:
         self._library.xenforeignmemory_unmap(self._handle, pages.ctypes.data, len(pages))
 
     def _map(self, domid: int, gfns: Entries, *, write: bool) -> tuple[Pages, Errors, int]:
-        frames = np.ascontiguousarray(gfns, np.uint64)
+        frames = np.minimum(gfns, NO_GFN)
         errors = np.zeros(len(frames), np.int32)
         ctypes.set_errno(0)
         address = self._library.xenforeignmemory_map(

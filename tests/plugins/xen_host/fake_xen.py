@@ -336,6 +336,7 @@ class FakeXen:
         self, _handle: int, domid: int, protection: int, count: int, frames: int, errors: int
     ) -> int:
         gfns = list(struct.unpack(f"<{count}Q", ctypes.string_at(frames, 8 * count)))
+        gfns = [gfn & (1 << 40) - 1 for gfn in gfns]  # as much as a page table's entry holds
         contents = self._m2p_pages(gfns) if domid == 0x7FF2 else self.guests[domid].frames
         made = ctypes.create_string_buffer(count * PAGE)
         found = [gfn in contents for gfn in gfns]

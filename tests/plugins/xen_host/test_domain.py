@@ -77,6 +77,8 @@ def test_an_hvm_guest_is_read_where_it_lies() -> None:
     assert (entries >> TYPE_SHIFT).tolist() == [0, 0xF, 0]
     out = np.zeros((3, PAGE_SIZE), np.uint8)
     assert one.read_pages(pfns(5, 4, 1), out).tolist() == [True, False, True]
+    nowhere = pfns(1 << 40, 1 << 52 | 1, INVALID)
+    assert one.read_pages(nowhere, out.copy()).tolist() == [False] * 3
     assert (out[0] == 6).all()
     assert (out[2] == 2).all()
     one.close()
