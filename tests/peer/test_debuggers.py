@@ -25,6 +25,8 @@ def cores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name in ("pv1", "pvh1"):
         made[name] = folder / f"{name}.vmcore"
         xsave.run(DATA / f"{name}.redacted.save.zst", made[name])
+    made["hvmbios"] = folder / "hvmbios.vmcore"
+    xsave.run(DATA / "hvmbios.save.zst", made["hvmbios"])
     return made
 
 
@@ -34,6 +36,7 @@ def cores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     [
         ("pv1", "0xffffffff81a39075", "0xffffc90040083e30"),
         ("pvh1", "0xffffffff81a38a43", "0xffffc90000093e40"),
+        ("hvmbios", "0xb7b9", "0x6f94"),
     ],
 )
 def test_gdb_sees_the_vcpus_registers(
