@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 from kills import kill_runs
 from lab.guest import Guest
+from lab.helper import HELPERS
 from lab.pair import Move, Pair
 
 pytestmark = pytest.mark.xen
@@ -61,7 +62,35 @@ def test_a_guest_moves_by_ssh_with_the_helper_named_for_the_other_end(pair: Pair
     assert "xsave: info: libxc -> domain" in said
 
 
+def test_a_third_partys_record_travels_along(pair: Pair) -> None:
+    wanderer = Wanderer(pair, "hvm")
+    folder = f"/var/lib/swtpm/{wanderer.guest.uuid}"
+    pair.near.run(f"mkdir -p {folder}; echo -n secret > {folder}/tpm2-00.permall")
+    try:
+        wanderer.go(Move("native", "ours"))
+        assert pair.far.run(f"cat {folder}/tpm2-00.permall") == "secret"
+    finally:
+        pair.destroy(wanderer.guest)
+        for host in (pair.near, pair.far):
+            host.run(f"rm -rf {folder}")
+
+
 def test_a_guest_whose_migration_lost_a_helper_runs_on_exactly_one_host(pair: Pair) -> None:
     """At either end, at random moments; kills.py counts more of them, and Xen's own helper."""
     outcomes = list(kill_runs(pair, "hvm", "ours", KILLS, seed=1))
     assert any(outcome.killed for outcome in outcomes)
+
+
+@pytest.mark.parametrize(("kind", "saves"), [("hvm", "ours"), ("pv", "native"), ("pvh", "native")])
+def test_an_image_of_one_host_is_restored_on_the_other(pair: Pair, kind: str, saves: str) -> None:
+    """Which may be of a newer release: XSAVE_XENLAB_RELEASE="bookworm trixie"."""
+    guest = Guest(pair.near, kind)
+    guest.create()
+    pair.near.xl(f"save {guest.name} /root/moved.xl", environment=HELPERS[saves])
+    pair.far.put("/root/moved.xl", pair.near.get("/root/moved.xl"))
+    there = Guest(pair.far, kind)
+    there.sums = guest.sums
+    try:
+        there.restore("/root/moved.xl", HELPERS["ours"], guest.last_tick())
+    finally:
+        there.destroy()
