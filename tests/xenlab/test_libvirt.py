@@ -37,7 +37,7 @@ def test_a_guest_of_libvirt_goes_on_from_what_virsh_saved(
 ) -> None:
     guest = Guest(host, kind)
     guest.destroy()
-    host.run(f"rm -f {guest.console} {LOG}")
+    host.run(f"rm -f {guest.console}; truncate -s 0 {LOG}")
     host.run(f"virsh domxml-from-native xen-xl /root/guests/{kind}.cfg > /root/guest.xml")
     try:
         host.run("virsh create /root/guest.xml")
