@@ -69,7 +69,7 @@ def main() -> None:
     found: dict[str, list[float]] = {who: [] for who in WHO}
     try:
         guest.create(
-            f"s/^memory.*/memory = {options.memory}/", "s/^extra = \"/&tick_pause=0 /",
+            f"s/^memory.*/memory = {options.memory}/", "s/tick_pause=[0-9.]*/tick_pause=0/",
         )  # fmt: skip
         for _ in range(options.runs):
             for who in WHO:

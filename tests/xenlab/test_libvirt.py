@@ -23,15 +23,14 @@ MODEL = "/usr/share/libvirt/cpu_map/x86_486.xml"
 @pytest.fixture
 def libvirt(host: Host) -> Iterator[None]:
     """Its daemon, told as docs/xen.md says."""
-    if host.try_run("command -v virsh")[0]:
-        pytest.fail("there is no libvirt in this release's image")
-    host.run(f"sed -i /vme/d {MODEL}; echo '{OURS}' >> /etc/default/libvirtd")
+    settings = f"{OURS}\nLIBVIRT_DEBUG=2\n"  # and to hear what went well
+    host.run(f"sed -i /vme/d {MODEL}; cat >> /etc/default/libvirtd", stdin=settings.encode())
     host.run("systemctl reset-failed; systemctl restart libvirtd; virsh list", limit_s=LIMIT_S)
     yield
     host.run(f"systemctl stop {' '.join(LIBVIRT_UNITS)}")
 
 
-@pytest.mark.parametrize("kind", ["pv", "pvh", "hvm"])
+@pytest.mark.parametrize("kind", ["pv", "hvm"])
 def test_a_guest_of_libvirt_goes_on_from_what_virsh_saved(
     host: Host, libvirt: None, kind: str
 ) -> None:
