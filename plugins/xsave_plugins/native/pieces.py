@@ -57,7 +57,7 @@ class Piece:
         :raises FormatError: it is absent, or anything else.
         """
         value = self.head.get(key, default)
-        if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= highest:
+        if type(value) is not int or not 0 <= value <= highest:  # True is none
             raise self.wrong(key, f"an integer of at most {highest}", value)
         return value
 

@@ -163,16 +163,20 @@ def _is_one_item(data: bytes) -> bool:
     return False
 
 
+_PLAIN = frozenset((type(None), str, bytes, bool, float))
+
+
 def _is_plain(value: Any, depth: int) -> bool:
-    if value is None or isinstance(value, str | bytes | bool | float):
+    kind = type(value)  # exact: of each head all values are looked at
+    if kind in _PLAIN:
         return True
-    if isinstance(value, int):
-        return -(1 << 63) <= value < 1 << 64
+    if kind is int:
+        return -(1 << 63) <= int(value) < 1 << 64
     if depth == 0:  # a shared value may contain itself
         return False
-    if isinstance(value, dict):
+    if kind is dict:
         return all(isinstance(k, str) and _is_plain(v, depth - 1) for k, v in value.items())
-    return isinstance(value, list) and all(_is_plain(item, depth - 1) for item in value)
+    return kind is list and all(_is_plain(item, depth - 1) for item in value)
 
 
 @frozen
