@@ -211,7 +211,10 @@ class DomainWriter:
             raise FieldError(field="pfn", expected=f"below {PFN_LIMIT:#x}", got=f"{highest:#x}")
         if self._partial is None:
             self.domain.populate(pfns[wanted])
-            self._write_pages(batch)
+            if batch.nr_pages:
+                self._write_pages(batch)
+            else:  # most batches of an HVM guest hold nothing but pfns without memory
+                self._seen.remember(pfns, types, wanted)
             return
         # noted first, so that it is taken back whatever happens
         self._partial.fresh.append(self._seen.without_memory(pfns[wanted]))

@@ -346,6 +346,8 @@ class BuiltDomain(_XenDomain):
 
     def populate(self, pfns: Entries) -> None:
         self._end_static_data()
+        if not len(pfns):
+            return
         self._grow(pfns)
         new = np.unique(pfns[~self._has_memory[pfns.astype(np.intp)]])
         for start in range(0, len(new), abi.MAX_BATCH):

@@ -161,6 +161,13 @@ def _save(request: SaveRequest, link: LibxlLink) -> None:
     )  # fmt: skip
     link.log(DEBUG, f"domain {request.domid} saved: {report.nr_pages} pages as {report.dest_bytes} "
                     f"bytes of {report.dest_format} in {report.elapsed_s:.1f} s")  # fmt: skip
+    if report.save is not None and report.save.final is not None:
+        parts, final = report.save.downtime, report.save.final
+        link.log(
+            INFO, f"domain {request.domid} stood still for {parts.total_s:.2f} s until all was "
+            f"sent: {parts.pause_s:.2f} to stop, {parts.memory_s:.2f} for {final.nr_pages} pages, "
+            f"{parts.state_s:.2f} for its state, {parts.finish_s:.2f} to end",
+        )  # fmt: skip
 
 
 def _restore(request: RestoreRequest, link: LibxlLink) -> None:

@@ -90,6 +90,7 @@ def test_a_guest_is_saved_as_libxl_wants_it(xen: FakeXen, tmp_path: Path, live: 
     assert save(xen, path, libxl, flags=live) == 0
     assert libxl.asked() == ([7, 3, 7, 10] if live else [3, 10])
     assert libxl.heard[-1] == (10, struct.pack("=ii", 0, 0))
+    assert "domain 7 stood still for" in libxl.logged()
     assert verify(path).source.xen_version == "4.17"
     assert not xen.guests[7].logging
     assert xen.guests[7].flags == SUSPENDED  # libxl decides what becomes of it
