@@ -16,7 +16,9 @@ SUITE = Path(__file__).parent / "in_dom0" / "backend.py"
 LEFT_OUT = ("empty", "moves", "paused_first", "move_that_fails", "given", "ended", "locator")
 
 
-@pytest.mark.parametrize("kind", ["pv", "hvm"])
+# A PV guest: one that Xen translates addresses for has pfns up to 4 GiB, and the suite wants room
+# for a page of each, which dom0 has not.
+@pytest.mark.parametrize("kind", ["pv"])
 def test_the_backend_keeps_what_is_promised_of_all(
     host: Host, get_guest: Callable[[str], Guest], kind: str
 ) -> None:
