@@ -45,7 +45,7 @@ def move_once(pair: Pair, guest: Guest, who: str) -> tuple[Guest, float, float]:
         for _ in range(TICKS_HEARD):
             here.get(timeout=FIRST_TICK_LIMIT_S)
         began = time.monotonic()
-        guest.host.run(f"{pair.command(guest, Move(who, who))} < /dev/null")
+        said = guest.host.run(f"{pair.command(guest, Move(who, who))} < /dev/null")
         took_s = time.monotonic() - began
         first = elsewhere.get(timeout=FIRST_TICK_LIMIT_S)
         last = 0.0
@@ -54,6 +54,7 @@ def move_once(pair: Pair, guest: Guest, who: str) -> tuple[Guest, float, float]:
         for _ in range(TICKS_HEARD):
             elsewhere.get(timeout=FIRST_TICK_LIMIT_S)
     there.check(there.ticks())
+    print("".join(line for line in said.splitlines(keepends=True) if "stood still" in line), end="")
     return there, first - last, took_s
 
 
