@@ -44,8 +44,10 @@ def _start_lightly() -> None:
     # loaded: 60 of its 140 ms, for something that nothing here uses.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Collecting cyclic garbage every 700 objects, while modules are imported and nothing is
-    # garbage, takes 8 of 155 ms; once at 50,000 objects, which they all are by then, 14 of 250.
-    gc.set_threshold(200_000)
+    # garbage, takes 8 of 155 ms. With a threshold of 200,000 not even the one collection is left
+    # that takes 14 of 250 ms, but garbage that holds pages adds up to gigabytes where many
+    # runs share a process.
+    gc.set_threshold(50_000)
     # At the end of the process the interpreter looks through all of them for garbage, though
     # the memory goes back as a whole: 30 of 250 ms.
     atexit.unregister(gc.freeze)  # from a command before, in the same process
