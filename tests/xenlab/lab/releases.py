@@ -12,7 +12,7 @@ from .errors import LabError
 @dataclass(frozen=True)
 class Release:
     """:ivar python: version of dom0's interpreter, whose wheels are fetched.
-    :ivar packages: that only this one has: libvirt, half a minute and 60 MB of 1000.
+    :ivar packages: that only this one has: libvirt, half a minute and 100 MB of 1000.
     """
 
     suite: str
