@@ -130,6 +130,7 @@ ERRORS = [
     xsave.FormatError(what="header", offset=1, expected="a", got="b"),
     xsave.TruncatedError(what="header", offset=1, expected="a", got="b"),
     xsave.FieldError(field="count", expected="a", got="b"),
+    xsave.AbsentPageError(pfn=1),
     xsave.RecordError(record="a.b", offset=1, reason="c"),
     xsave.DamageError(what="pfns", offset=1, expected="a", got="b"),
     xsave.DuplicateNameError(kind="codec", name="a", first="b", second="c"),
