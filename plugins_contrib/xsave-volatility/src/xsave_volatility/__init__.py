@@ -11,7 +11,6 @@ import logging
 import weakref
 from bisect import bisect_right
 from collections.abc import Callable
-from io import UnsupportedOperation
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
@@ -112,7 +111,9 @@ class XsavePages(interfaces.layers.DataLayerInterface):  # type: ignore[misc, un
             offset += size
 
     def write(self, offset: int, data: bytes) -> None:
-        raise UnsupportedOperation(f"{self._path} is an image: it is not written to")
+        raise exceptions.LayerException(
+            self.name, f"{self._path} is an image: it is not written to"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies: without the open image."""
