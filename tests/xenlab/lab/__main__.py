@@ -121,7 +121,7 @@ def _bench(options: argparse.Namespace) -> int:
     try:
         host.boot(build(find_release((options.release or ["bookworm"])[0]), _say), _say)
         with tempfile.TemporaryDirectory() as folder:
-            install(host, Path(folder))
+            install([host], Path(folder))
         return int(not bench(host, kinds, options.rounds, _say))
     finally:
         host.stop()

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .guest import FIRST_TICK_LIMIT_S, Guest
+from .guest import Guest
 from .helper import HELPERS
 from .host import Host
 
@@ -68,11 +68,8 @@ class _Sized(Guest):
         super().__init__(host, kind)
         self._size_mb = size_mb
 
-    def create(self) -> None:
-        self.destroy()
-        self.host.run(f"rm -f {self.console}")
-        self.host.xl(f"create /root/guests/{self.kind}.cfg memory={self._size_mb}")
-        self.wait_for_tick(2, limit_s=FIRST_TICK_LIMIT_S)
+    def create(self, *edits: str) -> None:
+        super().create(f"s/^memory.*/memory = {self._size_mb}/", *edits)
         self.rest()
 
     def save(self, who: str) -> str:
