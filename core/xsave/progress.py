@@ -30,8 +30,8 @@ class Progress:
         where none has ended yet.
     :ivar nr_checkpoints: whole ones so far, 0 before the first; the guest runs and stands still
         by turns from there on.
-    :ivar estimated_s: until a live save is over, by what the guest and its policy do; None for
-        an image, and while nothing is known.
+    :ivar estimate: works out ``estimated_s``. Not done unasked: it takes looks at the dirty log,
+        and time in which the guest dirties more.
     """
 
     stage: str
@@ -43,7 +43,13 @@ class Progress:
     paused: bool = False
     dirty_bytes_per_s: float | None = None
     nr_checkpoints: int = 0
-    estimated_s: float | None = None
+    estimate: Callable[[], float | None] = lambda: None
+
+    @property
+    def estimated_s(self) -> float | None:
+        """Seconds until a live save is over, by what the guest and its policy do; None for an
+        image, and while nothing is known. To be asked while the run tells of it."""
+        return self.estimate()
 
     @property
     def bytes_per_s(self) -> float:
@@ -52,8 +58,8 @@ class Progress:
     @property
     def remaining_s(self) -> float | None:
         """Estimated; None while there is nothing to estimate from."""
-        if self.estimated_s is not None:
-            return self.estimated_s
+        if (estimated_s := self.estimated_s) is not None:
+            return estimated_s
         if self.bytes_total is None or self.bytes_per_s == 0:
             return None
         return max(self.bytes_total - self.bytes_done, 0) / self.bytes_per_s

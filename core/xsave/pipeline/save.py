@@ -358,8 +358,10 @@ class DomainReader:
     # -- how long it will take ----------------------------------------------------------
 
     def remaining(self) -> float | None:
-        """Seconds until it is over, estimated; None while nothing is known. Who asks makes the
-        reader look at the dirty log now and then, from then on."""
+        """Seconds until it is over, estimated; None while nothing is known, and afterwards. Who
+        asks makes the reader look at the dirty log now and then, from then on."""
+        if self._released:
+            return None
         rounds, checkpoints = self.report.rounds, self._checkpoints
         if rounds is not None and checkpoints is not None:
             if not checkpoints.count or not rounds.count:

@@ -313,7 +313,7 @@ class Watch:
             Progress(
                 self.stage, done, total, self.report.nr_pages, now - self._started, iteration,
                 save is not None and save.paused, dirty_bytes_per_s,
-                0 if rounds is None else rounds.count, self.remaining(),
+                0 if rounds is None else rounds.count, self.remaining,
             )
         )  # fmt: skip
 

@@ -99,9 +99,13 @@ def main() -> int:
     link = LibxlLink.over(request.offered, 0, out_fd)
     signal.signal(signal.SIGTERM, _stop)
     try:
-        return serve(request, link)
+        status = serve(request, link)
     except LibxlGoneError:
-        return 1
+        status = 1
+    # libxl waits for the end of this process before it goes on, and the guest stands still
+    # meanwhile. Nothing is left to be done that taking the interpreter apart would do.
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _stop(_number: int, _frame: FrameType | None) -> None:

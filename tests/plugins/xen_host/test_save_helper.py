@@ -256,6 +256,40 @@ def test_arguments_are_those_that_libxl_gives() -> None:
     assert parse(words) == RestoreRequest(12, -1, 6, 1, 0, 2, 0, 768, 0)
 
 
+def test_it_asks_xen_for_no_more_than_its_stream_needs(
+    xen: FakeXen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guest dirties more in the time that this takes."""
+    types_of, asked = Control.page_types, []
+
+    def ask(control: Control, gfns: Any) -> Any:
+        asked.append(len(gfns))
+        return types_of(control, gfns)
+
+    monkeypatch.setattr("xsave_plugins.xen_host.control.Control.page_types", ask)
+    path = tmp_path / "image.libxc"
+    save(xen, path, Libxl(xen.guests[7]), flags=1)
+    assert sum(asked) == verify(path).nr_pfns
+    on, look, clean, off = 2, 12, 11, 0
+    logged = [one for one in xen.guests[7].asked if one.startswith("shadow")]
+    assert logged == [f"shadow {one}" for one in (on, look, clean, off)]
+
+
+def test_it_ends_at_once_when_libxl_has_been_told_how_it_went() -> None:
+    """The guest stands still until libxl has seen the process end."""
+    program = (
+        "import atexit, sys; atexit.register(print, 'torn down', file=sys.stderr); "
+        "from xsave_plugins.xen_host.save_helper import main; main()"
+    )
+    words = ["--save-domain", "1", "-1", "7", "0", "136", "1"]  # Remus, which is refused
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], input=struct.pack("=i", 0), capture_output=True,
+        check=False, env={**os.environ, "XSAVE_HELPER_CONFIG": os.devnull},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert done.stdout.endswith(struct.pack("=HHii", 10, 10, -1, 5))
+
+
 @pytest.mark.parametrize(
     "words", [[], ["--help"], ["--save-domain", "1"], ["--save-domain", *"abcdef"]]
 )
