@@ -5,21 +5,21 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import random
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
-from lab import kill
 from lab.guest import Guest
 from lab.host import Host
 
 pytestmark = pytest.mark.xen
 
 GetGuest = Callable[[str], Guest]
+SAVE = Path(__file__).parent / "in_dom0" / "killed_save.py"
 
 KILLS = int(os.environ.get("XSAVE_XENLAB_KILLS") or 1)
 SEED = os.environ.get("XSAVE_XENLAB_SEED") or str(random.randrange(1 << 32))
@@ -49,12 +49,12 @@ class Killer:
         self.host = host
         self.guest = guest
         self.how = how
-        host.put("/root/kill.py", inspect.getsource(kill).encode())
+        host.put("/root/killed_save.py", SAVE.read_bytes())
         host.put("/root/log.py", LOG.encode())
 
     def save(self, part_s: float) -> dict[str, Any]:
         """:param part_s: after which it is killed, 0 for never."""
-        said = self.host.run(f"python3 /root/kill.py {self.how} {self.guest.name} {part_s}")
+        said = self.host.run(f"python3 /root/killed_save.py {self.how} {self.guest.name} {part_s}")
         found: dict[str, Any] = json.loads(said)
         return found
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from kills import kill_runs
+from killed_moves import kill_runs
 from lab.guest import Guest
 from lab.helper import HELPERS
 from lab.pair import Move, Pair
@@ -76,7 +76,7 @@ def test_a_third_partys_record_travels_along(pair: Pair) -> None:
 
 
 def test_a_guest_whose_migration_lost_a_helper_runs_on_exactly_one_host(pair: Pair) -> None:
-    """At either end, at random moments; kills.py counts more of them, and Xen's own helper."""
+    """At either end, at random moments; killed_moves.py counts more, of Xen's own helper too."""
     outcomes = list(kill_runs(pair, "hvm", "ours", KILLS, seed=1))
     assert any(outcome.killed for outcome in outcomes)
 

@@ -2,8 +2,8 @@
 
 By hand, on two hosts that run (README.md); xsave and Xen's own helper are killed alike:
 
-    python tests/xenlab/kills.py hosta hostb --who ours --runs 30
-    python tests/xenlab/kills.py hosta hostb --who stock --runs 30
+    python tests/xenlab/killed_moves.py hosta hostb --who ours --runs 30
+    python tests/xenlab/killed_moves.py hosta hostb --who stock --runs 30
 
 test_migrate.py does it a few times.
 """

@@ -1,4 +1,4 @@
-"""A save that is killed, run in dom0 as a script of its own: ``python3 kill.py HOW GUEST PART``.
+"""A save that is killed, run in dom0: ``python3 killed_save.py HOW GUEST PART``.
 
 HOW is ``run`` for ``xsave run xen:``, else whose helper runs under ``xl save -c``. What is killed
 with SIGKILL is xsave itself, or the helper, PART seconds after it began; 0 lets it live. Prints
