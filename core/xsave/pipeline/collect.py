@@ -46,6 +46,11 @@ class Collector:
             details={"name": about.name, "p2m_size": about.p2m_size, **about.details},
         )
 
+    def prepare(self) -> None:
+        """What takes long at first is done before the guest stands still."""
+        for handler in self.handlers:
+            handler.prepare()
+
     # -- records ---------------------------------------------------------------------
 
     def record(self, name: str, state: Any) -> Record:

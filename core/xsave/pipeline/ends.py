@@ -20,6 +20,7 @@ from ..format import Format, WriteOptions, Writer
 from ..io.sink import Pace, open_sink
 from ..manager import HandlerTable, PluginManager
 from ..record import ImageInfo
+from .collect import in_order
 from .restore import PFN_LIMIT, DomainWriter
 from .stream import is_salvaged
 
@@ -153,6 +154,8 @@ class DomainDestination:
             details=details,
         )
         self.domain = self._address.backend.create(self._address.rest, about)
+        for handler in in_order(self._manager, self._handlers, info.guest_type):
+            handler.prepare()
         self._writer = DomainWriter(self.domain, self._manager, self._handlers, self._pace)
         return self._writer
 

@@ -86,6 +86,7 @@ class DomainReader:
         self._beside: list[BesideMemory] = []  # with open streams
 
     def __iter__(self) -> Iterator[Event]:
+        self._collector.prepare()
         # First, so that what is counted below is what they will send.
         for plugin, stream in self._collector.open_streams() if self._with_beside else ():
             self._beside.append(BesideMemory(plugin, stream))

@@ -1,8 +1,8 @@
 """HVM and PVH guests: Xen's save records, the HVM parameters, and their pages.
 
 Records: ``xen.hvm.params``, ``xen.hvm.context``, ``xen.hvm.page_data``; their layouts are
-in docs/formats/hvm.md. The layouts themselves load with the first body: declaring them
-takes longer than the rest of this plugin.
+in docs/formats/hvm.md. The layouts themselves load with the first body, or when a domain is
+to be saved or restored: declaring them takes longer than the rest of this plugin.
 """
 
 from __future__ import annotations

@@ -47,6 +47,9 @@ class HvmContextHandler(RecordHandler[HvmContext]):
     facet = "hvm"
     guest_types = frozenset({GuestType.X86_HVM})
 
+    def prepare(self) -> None:
+        from . import load_rules, save_types  # noqa: F401  # see the package's text
+
     def decode(self, body: memoryview) -> HvmContext:
         if not len(body):
             raise FieldError(field="body", expected="save records", got="0 bytes")

@@ -28,6 +28,9 @@ class PvPageDataHandler(MemoryHandler):
     structural_types = TABLE_TYPES
     structure_from = STRUCTURE_FROM
 
+    def prepare(self) -> None:
+        from . import completion, page_tables  # noqa: F401
+
     def check(self, batch: PageBatch) -> None:
         """Everything but the reserved types 5 to 8 is legal for PV."""
         if (found := batch.entry_list.first_of(RESERVED_TYPES)) is not None:
