@@ -40,7 +40,9 @@ ALLOWED = {
     "link.link": {"threading", "time"},
     "link.opening": {"time"},
     "link.server": {"threading", "time"},
+    "light_start": {"os"},  # what a library reads from the environment
     "manager": {"time"},  # how long a plugin took to load
+    "value_class": {"threading"},  # a class is made once, whoever makes its first object
     "workers": {"os"},  # the number of processors
     "pipeline.base": {"pathlib"},  # whether a base is a file
     "pipeline.diff": {"os", "pathlib"},  # whether an image can be read twice
@@ -373,6 +375,21 @@ def test_loading_the_plugins_imports_nothing_heavy() -> None:
     )
     heavy = {"numpy", "brotli", "backports.zstd", "lz4.block", "rich", "hypothesis", "pytest"}
     assert not heavy & set(json.loads(found))
+
+
+def test_loading_the_plugins_makes_methods_only_for_classes_that_have_objects() -> None:
+    found = run_python(
+        "import sys, json, xsave; xsave.build_manager()\n"
+        "modules = [module for name, module in sys.modules.items() if name.startswith('xsave')]\n"
+        "kinds = {kind for module in modules for kind in vars(module).values()\n"
+        "         if isinstance(kind, type) and '__attrs_attrs__' in vars(kind)}\n"
+        "made = [kind for kind in kinds if isinstance(vars(kind)['__attrs_attrs__'], tuple)]\n"
+        "print(json.dumps([len(kinds), [kind.__name__ for kind in made]]))"
+    )
+    nr_classes, made = json.loads(found)
+    assert nr_classes > 100
+    assert "PluginInfo" in made
+    assert len(made) < 25
 
 
 @pytest.mark.parametrize("fast", [True, False])

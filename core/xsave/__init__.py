@@ -53,6 +53,7 @@ _HOMES = {
         "Layout", "i8", "i16", "i32", "i64", "layout", "nested", "raw", "u8", "u16", "u32",
         "u64",
     ),
+    "light_start": ("start_lightly",),
     "manager": ("HandlerTable", "PluginManager", "PluginStatus", "build_manager"),
     "negotiation": (
         "GuestOffer", "HostDescription", "Notice", "Refusal", "Refuse", "Stay",
@@ -82,6 +83,7 @@ _HOMES = {
     ),
     "sent_once": ("SentOnce",),
     "transport": ("Channel", "Listener", "Transport"),
+    "value_class": ("define", "frozen"),
     "workers": ("Workers",),
 }  # fmt: skip
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
@@ -232,8 +234,10 @@ __all__ = [
     "build_manager",
     "carries_page",
     "count_pages",
+    "define",
     "diff",
     "expand_runs",
+    "frozen",
     "hookimpl",
     "i8",
     "i16",
@@ -254,6 +258,7 @@ __all__ = [
     "run",
     "runs",
     "salvage",
+    "start_lightly",
     "survey",
     "to_json",
     "u8",
@@ -381,6 +386,7 @@ if TYPE_CHECKING:
         StateStream,
     )
     from .hookspecs import CONTRACT_VERSION, PluginInfo, hookimpl
+    from .light_start import start_lightly
     from .manager import HandlerTable, PluginManager, PluginStatus, build_manager
     from .negotiation import GuestOffer, HostDescription, Notice, Refusal, Refuse, Stay
     from .pages import (
@@ -416,4 +422,5 @@ if TYPE_CHECKING:
     from .record import Buffer, Closes, GuestType, ImageInfo, Owner, Phase, Record, RecordType
     from .sent_once import SentOnce
     from .transport import Channel, Listener, Transport
+    from .value_class import define, frozen
     from .workers import Workers

@@ -14,9 +14,10 @@ import abc
 from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field
+from attrs import field
 
 from .record import Buffer, RecordType
+from .value_class import define
 
 if TYPE_CHECKING:
     import numpy as np

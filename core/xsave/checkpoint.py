@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from attrs import field, frozen
+from attrs import field
 
 from .errors import UsageError
+from .value_class import frozen
 
 LONGEST_PERIOD_S = 3600.0
 

@@ -6,10 +6,9 @@ import abc
 from collections.abc import Callable
 from typing import ClassVar
 
-from attrs import frozen
-
 from .errors import UsageError
 from .record import Buffer
+from .value_class import frozen
 
 Read = Callable[[int], bytes]
 

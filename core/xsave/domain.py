@@ -18,10 +18,11 @@ import abc
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from attrs import field, frozen
+from attrs import field
 
 from .errors import UsageError, XsaveError
 from .record import GuestType
+from .value_class import frozen
 
 if TYPE_CHECKING:
     import numpy as np

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
-from attrs import define
+from .value_class import define
 
 if TYPE_CHECKING:
     from .negotiation import Refusal

@@ -19,10 +19,11 @@ import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field
 
 from .errors import FieldError, UsageError, XsaveError
 from .policy import Decision, Iteration, PrecopyPolicy, PrecopyStats, Ruling
+from .value_class import frozen
 
 TRACE_SCHEMA = "xsave/trace/1"
 

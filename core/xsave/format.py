@@ -14,10 +14,11 @@ import enum
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, runtime_checkable
 
-from attrs import field, frozen
+from attrs import field
 
 from .codec import Codec, CodecChoice
 from .record import Buffer, ImageInfo, Record, RecordType
+from .value_class import frozen
 from .workers import Workers
 
 if TYPE_CHECKING:

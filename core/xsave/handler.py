@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from graphlib import CycleError, TopologicalSorter
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
-from attrs import frozen
-
 from .binary import Layout
 from .errors import PluginError
 from .figure import Figure
 from .present import to_json
 from .record import Buffer, Closes, GuestType, Phase
+from .value_class import frozen
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

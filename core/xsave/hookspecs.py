@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pluggy
-from attrs import field, frozen
+from attrs import field
 
 from .plugin_option import PluginOption
+from .value_class import frozen
 
 if TYPE_CHECKING:
     from .check import StreamCheck

@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import pluggy
-from attrs import define, field
+from attrs import field
 
 from . import hookspecs
 from .check import StreamCheck
@@ -39,6 +39,7 @@ from .policy import PrecopyPolicy
 from .record import ImageInfo, Owner, RecordType
 from .registry import Entry, Registry
 from .transport import Transport
+from .value_class import define
 
 
 @define

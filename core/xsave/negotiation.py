@@ -11,9 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field
 
 from .errors import FieldError
+from .value_class import frozen
 
 HOST_SCHEMA = "xsave/host/1"
 PROTOCOL = (1, 1)  # lowest and highest version of the conversation spoken here

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from attrs import field, frozen
+from attrs import field
 
 from .errors import UsageError
+from .value_class import frozen
 
 SOURCE, DEST = "source", "dest"
 

@@ -7,7 +7,7 @@ import enum
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-from attrs import frozen
+from .value_class import frozen
 
 
 class Decision(enum.Enum):

@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from attrs import define, field, frozen
+from attrs import field
 
 from .figure import Figure
 from .policy import Decision, Iteration, Ruling
 from .record import GuestType, ImageInfo
+from .value_class import define, frozen
 
 if TYPE_CHECKING:
     from .format import Remark

@@ -11,7 +11,9 @@ import enum
 from collections.abc import Mapping
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field
+
+from .value_class import frozen
 
 Buffer = bytes | bytearray | memoryview
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Generic, Protocol, TypeVar
 
-from attrs import frozen
-
 from .errors import DuplicateNameError, UnknownNameError
 from .record import Owner
+from .value_class import frozen
 
 
 class Named(Protocol):

@@ -11,8 +11,6 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TypeVar
 
-from attrs import frozen
-
 from .figure import BYTES, Figure
 from .policy import Iteration
 from .progress import (
@@ -31,6 +29,7 @@ from .progress import (
     StateReport,
 )
 from .quantities import ms, percent, size
+from .value_class import frozen
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --dim: #5b6675; --paper: #ffffff;

@@ -10,8 +10,9 @@ from importlib import metadata
 from typing import TYPE_CHECKING
 
 import click
-from attrs import asdict, frozen
+from attrs import asdict
 
+from ..value_class import frozen
 from .options import json_option, pass_settings
 from .settings import Settings
 

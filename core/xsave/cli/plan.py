@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from attrs import asdict, frozen
+from attrs import asdict
 
+from ..value_class import frozen
 from .options import ADDRESS, POLICY, json_option, pass_settings, telling_options
 from .rates import RATES
 from .settings import Settings

@@ -17,8 +17,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from attrs import define, field, frozen
+from attrs import field
 
+from ..value_class import define, frozen
 from . import destination, source
 from .table import Step, Table
 

@@ -6,9 +6,10 @@ import enum
 from collections.abc import Callable, Mapping
 from typing import Generic, TypeVar
 
-from attrs import field, frozen
+from attrs import field
 
 from ..errors import TryAgainError, XsaveError
+from ..value_class import frozen
 
 S = TypeVar("S", bound=enum.Enum)
 E = TypeVar("E", bound=enum.Enum)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 
-from attrs import frozen
-
+from ..value_class import frozen
 from .sink import MODE, NO_TMPFILE
 
 

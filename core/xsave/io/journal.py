@@ -24,9 +24,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from attrs import asdict, evolve, fields, frozen
+from attrs import asdict, evolve, fields
 
 from ..errors import JournalError, OutputError, TryAgainError
+from ..value_class import frozen
 from .sink import open_sink, write_all
 
 SCHEMA = "xsave/journal/1"

@@ -16,9 +16,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import cbor2
-from attrs import frozen
 
 from ..errors import PeerError, UsageError
+from ..value_class import frozen
 
 HEAD = struct.Struct("<2sBBIQ")
 MARKER = b"XL"

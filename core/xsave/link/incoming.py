@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections import deque
 from typing import Any
 
-from attrs import define
-
 from ..errors import PeerError
+from ..value_class import define
 from .frame import FRAME_COST, Head, Kind, cost
 from .outgoing import MESSAGE_WINDOW, Received
 

@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
-from attrs import frozen
-
 from ..errors import (
     LinkClosedError,
     LinkError,
@@ -22,6 +20,7 @@ from ..errors import (
 )
 from ..record import Buffer
 from ..transport import Channel
+from ..value_class import frozen
 from .frame import (
     ACK_BODY,
     NUMBERED,

@@ -20,10 +20,9 @@ import secrets
 import time
 from typing import Any
 
-from attrs import frozen
-
 from ..errors import LinkError, PeerError
 from ..transport import Channel
+from ..value_class import frozen
 from .frame import HEAD, HELLO_MAX, Kind, decode_head, decode_message, encode_head, encode_message
 from .link import refusal_text
 from .options import CONNECTIONS_MAX, WINDOW_MAX, WINDOW_MIN

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from attrs import field, frozen, validators
+from attrs import field, validators
+
+from ..value_class import frozen
 
 WINDOW_MIN, WINDOW_MAX = 4 << 10, 64 << 20
 CONNECTIONS_MAX = 16

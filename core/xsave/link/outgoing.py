@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 
-from attrs import define
-
 from ..errors import PeerError
+from ..value_class import define
 from .frame import FRAME_COST, MESSAGE_MAX, Kind, cost, encode_head
 
 MESSAGE_WINDOW = MESSAGE_MAX + (64 << 10)  # cost of messages on the way: one of any size, and some

@@ -9,10 +9,9 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Self
 
-from attrs import frozen
-
 from ..errors import LinkError, SilentPeerError, XsaveError
 from ..transport import Channel, Listener
+from ..value_class import frozen
 from .link import Link
 from .opening import (
     NONCE_BYTES,

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from attrs import define, field, frozen
+from attrs import field
 
 from ..handler import StateStream
 from ..progress import StatePass, StateReport
 from ..record import Record
+from ..value_class import define, frozen
 
 PAUSED, BEFORE = "paused", "before"
 

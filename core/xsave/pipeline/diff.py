@@ -18,7 +18,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, evolve, field, frozen
+from attrs import evolve, field
 
 from ..batch import TYPE_NAMES, XTAB
 from ..errors import FormatError, UsageError
@@ -27,6 +27,7 @@ from ..handler import RecordHandler
 from ..manager import HandlerTable, PluginManager, build_manager
 from ..progress import ProgressCallback, RunReport
 from ..record import ImageInfo, Phase, Record, RecordType
+from ..value_class import define, frozen
 from ..workers import Workers
 from .base import open_base
 from .inspect import describe_unknown

@@ -12,14 +12,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Protocol
 
-from attrs import frozen
-
 from ..domain import Backend, Domain, DomainInfo
 from ..errors import UnknownNameError, UsageError
 from ..format import Format, WriteOptions, Writer
 from ..io.sink import Pace, open_sink
 from ..manager import HandlerTable, PluginManager
 from ..record import ImageInfo
+from ..value_class import frozen
 from .collect import in_order
 from .restore import PFN_LIMIT, DomainWriter
 from .stream import is_salvaged

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
 from ..errors import UnrecognisedError, XsaveError
 from ..format import Format, PageMode
 from ..io.source import open_source
 from ..manager import PluginManager, build_manager
 from ..record import ImageInfo
+from ..value_class import define
 from ..workers import Workers
 from .stream import claims, read_options, unrecognised, unwrap
 

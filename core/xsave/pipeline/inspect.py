@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, frozen
+from attrs import field
 
 from ..batch import TYPE_NAMES
 from ..errors import CancelledError, StreamError, UsageError
@@ -18,6 +18,7 @@ from ..manager import HandlerTable, PluginManager, build_manager
 from ..present import to_json
 from ..progress import ProgressCallback, RunReport
 from ..record import ImageInfo, Record
+from ..value_class import define, frozen
 from ..workers import Workers
 from .base import open_base
 from .look import DomainLook, Look, open_domain

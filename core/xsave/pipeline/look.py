@@ -13,12 +13,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
-from attrs import field, frozen
+from attrs import field
 
 from ..domain import Domain
 from ..errors import TryAgainError, UsageError
 from ..manager import HandlerTable, PluginManager
 from ..record import Phase
+from ..value_class import frozen
 from .collect import BATCH_PFNS, Collector
 from .ends import domain_address
 

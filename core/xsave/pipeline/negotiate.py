@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from .. import __version__
 from ..domain import Backend, Domain
@@ -25,6 +25,7 @@ from ..negotiation import (
 )
 from ..quantities import size
 from ..record import GuestType, Phase, RecordType
+from ..value_class import frozen
 from .measure import count_contents
 
 if TYPE_CHECKING:

@@ -15,12 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
 from ..errors import FieldError
 from ..handler import MemoryHandler, RecordHandler
 from ..io.spool import Spool
 from ..record import Record, RecordType
+from ..value_class import frozen
 
 if TYPE_CHECKING:
     import numpy as np

@@ -7,8 +7,6 @@ import secrets
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
 from ..errors import FieldError, StreamError, UnknownNameError
 from ..format import PageMode
 from ..handler import MemoryHandler
@@ -23,6 +21,7 @@ from ..negotiation import (
     host_from_data,
 )
 from ..record import ImageInfo, Record
+from ..value_class import frozen
 from ..workers import Workers
 from .ends import domain_address
 from .migrate import ANSWER_S, FORMAT, connector

@@ -12,7 +12,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from ..errors import UsageError
 from ..format import PageMode
@@ -20,6 +20,7 @@ from ..handler import MemoryHandler, RecordHandler, Redaction
 from ..manager import HandlerTable, PluginManager, build_manager
 from ..progress import ProgressCallback, RunReport
 from ..record import ImageInfo, Record
+from ..value_class import define
 from ..workers import Workers
 from .diff import changes
 from .inspect import PFNS_MAX, read_pfns

@@ -13,7 +13,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from ..errors import FieldError, StreamError
 from ..format import Loss, PageMode, Reader, ReadOptions, SalvageReader, WriteOptions
@@ -23,6 +23,7 @@ from ..io.source import FileImage, Source, open_source
 from ..manager import HandlerTable, PluginManager, build_manager
 from ..progress import ProgressCallback, RunReport
 from ..record import ImageInfo, Record
+from ..value_class import define
 from ..workers import Workers
 from .base import open_base
 from .run import DEFAULT_FORMAT, about_us

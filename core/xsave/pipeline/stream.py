@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, evolve, field
+from attrs import evolve, field
 
 from ..check import StreamCheck
 from ..codec import Codec
@@ -31,6 +31,7 @@ from ..io.source import Hasher, Source, from_read, open_source
 from ..manager import HandlerTable, PluginManager
 from ..progress import Progress, ProgressCallback, RecordCount, RunReport
 from ..record import ImageInfo, Owner, Record
+from ..value_class import define
 from ..workers import Workers
 
 if TYPE_CHECKING:

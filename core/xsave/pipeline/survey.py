@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from attrs import define, field, frozen
+from attrs import field
 
 from ..batch import BROKEN, NOTAB, PINNED, TYPE_NAMES, XALLOC, XTAB
 from ..errors import FormatError, StreamError
@@ -14,6 +14,7 @@ from ..handler import Highlight, RecordHandler
 from ..manager import PluginManager, build_manager
 from ..progress import ProgressCallback, RunReport
 from ..record import ImageInfo, Record
+from ..value_class import define, frozen
 from ..workers import Workers
 from .inspect import PageCounter, PageStatistics, RecordItem, record_item
 from .stream import Watch, open_stream

@@ -7,13 +7,14 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from attrs import define, field
+from attrs import field
 
 from ..domain import Domain
 from ..errors import StreamError
 from ..format import Format, PageMode
 from ..manager import HandlerTable, PluginManager, build_manager
 from ..progress import ProgressCallback, RunReport
+from ..value_class import define
 from ..workers import Workers
 from .base import open_base
 from .collect import Collector

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field
 
 from xsave import (
     Buffer,
@@ -20,6 +20,7 @@ from xsave import (
     Phase,
     RecordHandler,
     UsageError,
+    frozen,
 )
 
 from . import elf

@@ -13,7 +13,9 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field
+
+from xsave import frozen
 
 PV_VCPU, HVM_CONTEXT = "xen.pv.vcpu_basic", "xen.hvm.context"
 NOTES, XEN_VCPUS = "core.notes", "core.xen_vcpus"

@@ -11,9 +11,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-from attrs import frozen
-
-from xsave import FieldError
+from xsave import FieldError, frozen
 
 from . import elf
 from .registers import Vcpu

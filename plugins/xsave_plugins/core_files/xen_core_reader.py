@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
-from attrs import frozen
 
 from xsave import (
     Buffer,
@@ -25,6 +24,7 @@ from xsave import (
     RecordType,
     TruncatedError,
     UsageError,
+    frozen,
 )
 
 from . import elf, xen_core

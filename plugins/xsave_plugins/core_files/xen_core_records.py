@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import field, frozen
+from attrs import field
 
 from xsave import (
     Buffer,
@@ -19,6 +19,7 @@ from xsave import (
     Phase,
     RecordHandler,
     UsageError,
+    frozen,
     layout,
     u32,
 )

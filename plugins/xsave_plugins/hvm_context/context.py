@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
-from xsave import FieldError, GuestType, Highlight, Phase, RecordHandler, Redaction
+from xsave import FieldError, GuestType, Highlight, Phase, RecordHandler, Redaction, frozen
 
 from .save_record import DESCRIPTOR, Per, SaveRecord, SaveType, fields_to_json
 

@@ -8,9 +8,7 @@ from __future__ import annotations
 import struct
 from typing import Any
 
-from attrs import frozen
-
-from xsave import FieldError, Layout, layout, nested, raw, to_json, u8, u16, u32, u64
+from xsave import FieldError, Layout, frozen, layout, nested, raw, to_json, u8, u16, u32, u64
 
 from .save_record import Form, bits, cut, wrong_length
 

@@ -11,9 +11,7 @@ import struct
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
-from xsave import FieldError, GuestType, Phase, RecordHandler, Redaction
+from xsave import FieldError, GuestType, Phase, RecordHandler, Redaction, frozen
 
 if TYPE_CHECKING:
     from xsave import Buffer, Domain, HvmFacet

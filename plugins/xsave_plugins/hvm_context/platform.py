@@ -9,9 +9,7 @@ import struct
 from itertools import chain
 from typing import Any
 
-from attrs import frozen
-
-from xsave import FieldError, Layout, i64, layout, nested, raw, to_json, u8, u16, u32, u64
+from xsave import FieldError, Layout, frozen, i64, layout, nested, raw, to_json, u8, u16, u32, u64
 
 from .save_record import Form, bits, wrong_length
 

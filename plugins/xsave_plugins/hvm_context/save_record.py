@@ -12,9 +12,7 @@ import enum
 import struct
 from typing import Any
 
-from attrs import frozen
-
-from xsave import FieldError, Layout, to_json
+from xsave import FieldError, Layout, frozen, to_json
 
 DESCRIPTOR = struct.Struct("<HHI")  # typecode, instance, length of the payload
 

@@ -10,9 +10,9 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from attrs import field, frozen
+from attrs import field
 
-from xsave import ByteSource, FieldError, FormatError, GuestType, Record, RecordType
+from xsave import ByteSource, FieldError, FormatError, GuestType, Record, RecordType, frozen
 
 from .sexpr import Expression, member, parse
 from .words import expect

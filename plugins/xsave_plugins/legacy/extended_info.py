@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from attrs import frozen
-
-from xsave import FormatError
+from xsave import FormatError, frozen
 
 from . import layouts as f
 from .words import Words, expect

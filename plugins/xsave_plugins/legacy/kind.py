@@ -13,9 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from attrs import frozen
-
-from xsave import GuestType
+from xsave import GuestType, frozen
 
 from . import layouts as f
 

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING
 
-from attrs import define, field
+from attrs import field
 
 from xsave import (
     ByteSource,
@@ -24,6 +24,7 @@ from xsave import (
     Remark,
     StreamError,
     TruncatedError,
+    define,
 )
 
 from . import layouts as f

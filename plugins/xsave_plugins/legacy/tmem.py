@@ -19,9 +19,9 @@ import struct
 from collections.abc import Iterator
 from itertools import pairwise
 
-from attrs import define, field
+from attrs import field
 
-from xsave import Record, RecordType, Remark
+from xsave import Record, RecordType, Remark, define
 
 from . import layouts as f
 from .words import Words, expect

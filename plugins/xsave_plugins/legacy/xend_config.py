@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import field, frozen
+from attrs import field
 
-from xsave import Buffer, Phase, RecordHandler
+from xsave import Buffer, Phase, RecordHandler, frozen
 
 from .sexpr import Expression, parse
 

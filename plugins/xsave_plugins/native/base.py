@@ -10,7 +10,7 @@ Memory use: four bytes for each pfn, and the batches read last.
 from __future__ import annotations
 
 import numpy as np
-from attrs import evolve, frozen
+from attrs import evolve
 from numpy.typing import NDArray
 
 from xsave import (
@@ -26,6 +26,7 @@ from xsave import (
     RecordError,
     UsageError,
     carries_page,
+    frozen,
 )
 
 from .finder import HEADS_KEPT_BYTES, NativeFinder, held_bytes

@@ -16,10 +16,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from attrs import frozen
 from numpy.typing import NDArray
 
-from xsave import expand_runs, runs
+from xsave import expand_runs, frozen, runs
 
 from . import spec
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
-from attrs import define, field
+from attrs import field
 from numpy.typing import NDArray
 
 from xsave import (
@@ -28,6 +28,7 @@ from xsave import (
     RecordError,
     TruncatedError,
     carries_page,
+    define,
 )
 
 from . import spec

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from attrs import frozen
 from numpy.typing import NDArray
 
 from xsave import (
@@ -29,6 +28,7 @@ from xsave import (
     RecordError,
     RecordType,
     carries_page,
+    frozen,
 )
 
 from . import spec

@@ -11,10 +11,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from attrs import frozen
 from numpy.typing import NDArray
 
-from xsave import Entries, Pages
+from xsave import Entries, Pages, frozen
 
 from .delta_table import Bits, Deltas
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import cbor2
 import numpy as np
 import xxhash
-from attrs import frozen
 from numpy.typing import NDArray
 
 from xsave import (
@@ -33,6 +32,7 @@ from xsave import (
     RawEntries,
     UsageError,
     expand_runs,
+    frozen,
     runs,
 )
 

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from attrs import frozen
 from numpy.typing import NDArray
 
 from xsave import (
@@ -32,6 +31,7 @@ from xsave import (
     UsageError,
     WriteOptions,
     carries_page,
+    frozen,
 )
 
 from . import spec

@@ -6,9 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import ClassVar
 
-from attrs import define
-
-from xsave import Decision, PrecopyPolicy, PrecopyStats, Ruling, UsageError
+from xsave import Decision, PrecopyPolicy, PrecopyStats, Ruling, UsageError, define
 
 from . import words
 from .options import Option, give_up_option, read_options, time_option, whole_option

@@ -10,9 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import ClassVar
 
-from attrs import frozen
-
-from xsave import Decision, PrecopyPolicy, PrecopyStats, Ruling
+from xsave import Decision, PrecopyPolicy, PrecopyStats, Ruling, frozen
 
 from . import words
 from .options import read_options, whole_option

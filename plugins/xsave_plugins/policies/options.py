@@ -6,9 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from attrs import frozen
-
-from xsave import Decision, UsageError
+from xsave import Decision, UsageError, frozen
 
 _TIME = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(us|ms|s)", re.ASCII)
 _SECONDS_PER = {"us": 1e-6, "ms": 1e-3, "s": 1.0}

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from attrs import frozen
-
-from xsave import Iteration
+from xsave import Iteration, frozen
 
 from . import words
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attrs import define, field
+from attrs import field
 
-from xsave import Decision, PrecopyStats, Ruling
+from xsave import Decision, PrecopyStats, Ruling, define
 
 from . import words
 from .downtime import CONVERGING_SPAN, OPTIONS, DowntimePolicy

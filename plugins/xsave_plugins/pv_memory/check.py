@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from attrs import define, frozen
 from numpy.typing import NDArray
 
 from xsave import (
@@ -27,6 +26,8 @@ from xsave import (
     FormatError,
     PageBatch,
     Record,
+    define,
+    frozen,
 )
 
 from .info import PvInfo

@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
 from xsave import (
     Buffer,
     FieldError,
@@ -19,6 +17,7 @@ from xsave import (
     Phase,
     RecordHandler,
     Redaction,
+    frozen,
     layout,
     raw,
     u8,

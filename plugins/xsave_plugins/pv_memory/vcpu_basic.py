@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from xsave import (
     Buffer,
@@ -23,6 +23,7 @@ from xsave import (
     RecordHandler,
     Redaction,
     SourceError,
+    frozen,
     layout,
     nested,
     raw,

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import frozen
-
 from xsave import (
     Buffer,
     FieldError,
     Layout,
     Redaction,
+    frozen,
     layout,
     u32,
     u64,

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import evolve, frozen
+from attrs import evolve
 
 from xsave import (
     Buffer,
     FieldError,
     Layout,
     Redaction,
+    frozen,
     layout,
     raw,
     u64,

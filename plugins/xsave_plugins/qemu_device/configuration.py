@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
 from xsave import (
     Buffer,
@@ -22,6 +22,7 @@ from xsave import (
     RecordHandler,
     Redaction,
     UsageError,
+    frozen,
 )
 
 from .grammar import SUBSECTION

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import field, frozen
+from attrs import field
 
-from xsave import Buffer, FieldError, GuestType, Highlight, Phase, RecordHandler, to_json
+from xsave import Buffer, FieldError, GuestType, Highlight, Phase, RecordHandler, frozen, to_json
 
 from .device_names import DEVICES
 from .emulator import EMULATORS, EmulatorHeader

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field
+
+from xsave import frozen
 
 from .grammar import DESCRIPTION, EOF, number_at
 from .shape import Shape, described_size, from_description

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field
 
-from xsave import Buffer, Domain, FieldError, Highlight, Phase, RecordHandler, Redaction
+from xsave import Buffer, Domain, FieldError, Highlight, Phase, RecordHandler, Redaction, frozen
 
 from .configuration import QEMU_GUESTS, no_domain
 from .device_names import DEVICES as DEVICE_NAMES

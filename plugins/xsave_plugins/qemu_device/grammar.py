@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from attrs import frozen
+from xsave import frozen
 
 MAGIC = b"QEVM"
 VERSIONS = (2, 3)  # 2 is an older layout that no QEMU loads any more

@@ -12,7 +12,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from attrs import frozen
+from xsave import frozen
 
 from .shape import Shape, from_data
 

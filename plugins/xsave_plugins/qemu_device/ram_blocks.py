@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from attrs import field, frozen
+from attrs import field
 
 from xsave import (
     PAGE_SIZE,
@@ -25,6 +25,7 @@ from xsave import (
     Phase,
     RecordHandler,
     Redaction,
+    frozen,
 )
 
 from .configuration import QEMU_GUESTS, Cursor, Take, no_domain

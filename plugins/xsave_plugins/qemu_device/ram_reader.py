@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
-from attrs import define, field
+from attrs import field
 
-from xsave import PAGE_SIZE, FormatError, PageBatch, Pages, RecordType
+from xsave import PAGE_SIZE, FormatError, PageBatch, Pages, RecordType, define
 
 from .ahead import Ahead
 from .ram_blocks import EOS, FLAGS_MASK, RAM_PAGES, RamBlock, RamBlocks

@@ -28,7 +28,9 @@ from functools import cached_property
 from itertools import islice
 from typing import Any
 
-from attrs import define, field, frozen
+from attrs import field
+
+from xsave import define, frozen
 
 from .description import Description, find_description
 from .grammar import (
@@ -144,7 +146,7 @@ def walk_devices(tail: bytes) -> Walk:
     return _Walker(tail, 0).walk()
 
 
-@define(slots=False)
+@define
 class _Walker:
     """:ivar start: of the first section."""
 

@@ -12,7 +12,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from attrs import define, evolve, frozen
+from attrs import evolve
+
+from xsave import define, frozen
 
 from .grammar import SUBSECTION
 

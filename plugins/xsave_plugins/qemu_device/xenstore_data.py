@@ -13,9 +13,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
-from xsave import Buffer, FieldError, GuestType, Phase, RecordHandler, to_json
+from xsave import Buffer, FieldError, GuestType, Phase, RecordHandler, frozen, to_json
 
 from .emulator import EmulatorHeader
 

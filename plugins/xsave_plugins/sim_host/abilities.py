@@ -6,9 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
-from xsave import GuestType
+from xsave import GuestType, frozen
 
 if TYPE_CHECKING:
     from .host import Host

@@ -8,9 +8,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
-from attrs import frozen
-
-from xsave import UsageError
+from xsave import UsageError, frozen
 
 from .abilities import CPUS, MAX_TMEM_POOLS, TMEM, Lacks
 

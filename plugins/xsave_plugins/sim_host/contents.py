@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from attrs import frozen
+
+from xsave import frozen
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

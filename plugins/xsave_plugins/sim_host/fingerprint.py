@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xxhash
-from attrs import frozen
+
+from xsave import frozen
 
 from .pv_state import CONTEXT_BYTES, CR1, CR3, GDT_ENTS, GDT_FRAMES, ONLINE, RDX
 from .pv_tables import FRAME_MASK, PRESENT, XEN_SLOTS, walk

@@ -11,9 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from attrs import frozen
 
-from xsave import L1TAB, L2TAB, L3TAB, L4TAB, NOTAB, PINNED, XsaveError
+from xsave import L1TAB, L2TAB, L3TAB, L4TAB, NOTAB, PINNED, XsaveError, frozen
 
 from .contents import numbers
 from .host import NO_FRAME

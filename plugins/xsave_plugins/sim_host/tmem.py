@@ -19,9 +19,9 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from attrs import define, field
+from attrs import field
 
-from xsave import XsaveError
+from xsave import XsaveError, define
 
 from .tmem_workload import TmemWorkload
 

@@ -17,9 +17,8 @@ from typing import Any
 
 import cbor2
 import numpy as np
-from attrs import frozen
 
-from xsave import Buffer, XsaveError
+from xsave import Buffer, XsaveError, frozen
 
 HEAD = struct.Struct("<4sII")
 MAGIC = b"xsim"

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from attrs import field, frozen
+from attrs import field
 
-from xsave import Buffer, Domain, FieldError, Figure, Phase, RecordHandler, Redaction
+from xsave import Buffer, Domain, FieldError, Figure, Phase, RecordHandler, Redaction, frozen
 
 from .handles import (
     HandlesHeader,

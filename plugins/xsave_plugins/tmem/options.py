@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from attrs import frozen
-
-from xsave import PluginOption
+from xsave import PluginOption, frozen
 
 PERSISTENT, SHARED = 1 << 0, 1 << 1  # flags of a pool
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from attrs import field, frozen
+from attrs import field
 
 from xsave import (
     Buffer,
@@ -23,6 +23,7 @@ from xsave import (
     RecordHandler,
     Redaction,
     StateStream,
+    frozen,
 )
 
 from .handles import (

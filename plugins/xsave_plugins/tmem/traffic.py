@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attrs import define
-
-from xsave import Figure
+from xsave import Figure, define
 
 from .pool import PAGE_BYTES
 

@@ -9,9 +9,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from attrs import frozen
-
-from xsave import TryAgainError, UsageError
+from xsave import TryAgainError, UsageError, frozen
 
 from .sockets import BACKLOG, unreachable
 

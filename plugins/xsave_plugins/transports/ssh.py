@@ -6,9 +6,7 @@ import re
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from attrs import frozen
-
-from xsave import Transport, UsageError
+from xsave import Transport, UsageError, frozen
 
 if TYPE_CHECKING:
     from .client import SshChannel

@@ -5,9 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qsl
 
-from attrs import frozen
-
-from xsave import Transport, UsageError
+from xsave import Transport, UsageError, frozen
 
 if TYPE_CHECKING:
     import socket

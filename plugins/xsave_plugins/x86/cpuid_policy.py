@@ -9,8 +9,6 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
 from xsave import (
     Buffer,
     FieldError,
@@ -19,6 +17,7 @@ from xsave import (
     Phase,
     RecordHandler,
     Redaction,
+    frozen,
     layout,
     to_json,
     u32,

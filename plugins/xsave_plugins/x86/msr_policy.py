@@ -8,9 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from attrs import frozen
-
-from xsave import Buffer, FieldError, Layout, Phase, RecordHandler, Redaction, layout, u32, u64
+from xsave import (
+    Buffer,
+    FieldError,
+    Layout,
+    Phase,
+    RecordHandler,
+    Redaction,
+    frozen,
+    layout,
+    u32,
+    u64,
+)
 
 if TYPE_CHECKING:
     from xsave import Domain, X86Facet

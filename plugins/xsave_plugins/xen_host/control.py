@@ -7,9 +7,8 @@ import uuid
 from typing import TYPE_CHECKING
 
 import numpy as np
-from attrs import frozen
 
-from xsave import TYPE_SHIFT, XsaveError
+from xsave import TYPE_SHIFT, XsaveError, frozen
 
 from . import abi
 from .hypercalls import HypercallError, Hypercalls

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from attrs import frozen
 
-from xsave import TYPE_SHIFT, XTAB, Domain, DomainInfo, GuestType, UsageError, XsaveError
+from xsave import TYPE_SHIFT, XTAB, Domain, DomainInfo, GuestType, UsageError, XsaveError, frozen
 
 from . import abi, toolstack
 from .connection import Connection

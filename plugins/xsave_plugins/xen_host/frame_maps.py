@@ -13,9 +13,8 @@ import struct
 from typing import TYPE_CHECKING
 
 import numpy as np
-from attrs import frozen
 
-from xsave import SourceError
+from xsave import SourceError, frozen
 
 from . import abi
 from .control import NO_FRAME, Machine

@@ -21,9 +21,7 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
-from attrs import define
-
-from xsave import XsaveError
+from xsave import XsaveError, define
 
 FOLDER = Path("/run/xsave")
 LIMIT_S = 120.0  # for whoever had it before: such a process needs as long to put it back

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from attrs import evolve, field, frozen
+from attrs import evolve, field
 
-from xsave import UsageError
+from xsave import UsageError, frozen
 
 FILE = Path("/etc/xsave/helper.toml")
 FILE_VARIABLE, STREAM_VARIABLE = "XSAVE_HELPER_CONFIG", "XSAVE_HELPER_STREAM"

@@ -12,9 +12,7 @@ from ctypes import POINTER, c_int, c_long, c_size_t, c_uint, c_uint32, c_uint64,
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
-
-from xsave import XsaveError
+from xsave import XsaveError, frozen
 
 # What the libraries speak through, whichever is there; without any, they complain on their own.
 DEVICES = (Path("/dev/xen/hypercall"), Path("/dev/xen/privcmd"), Path("/proc/xen/privcmd"))

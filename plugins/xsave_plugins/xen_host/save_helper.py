@@ -19,9 +19,7 @@ from collections.abc import Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from attrs import frozen
-
-from xsave import Progress, UsageError, XsaveError, build_manager, run
+from xsave import Progress, UsageError, XsaveError, build_manager, frozen, run
 
 from .backend import locator_of
 from .helper_settings import NATIVE, HelperSettings, load_settings

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import struct
 
-from attrs import frozen
-
-from xsave import GuestType, Layout, RecordType, layout, raw, u16, u32, u64
+from xsave import GuestType, Layout, RecordType, frozen, layout, raw, u16, u32, u64
 
 BODY_MAX = 128 << 20  # bytes; REC_LENGTH_MAX of libxc since Xen 4.10; used for libxl too,
 # where Xen itself has no bound

@@ -9,9 +9,7 @@ specification, revision 2; xl's save file as Xen 4.6 to 4.22 read it.
 
 from __future__ import annotations
 
-from attrs import frozen
-
-from xsave import Buffer
+from xsave import Buffer, frozen
 
 from . import framing as f
 

@@ -6,8 +6,6 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from attrs import frozen
-
 from xsave import (
     Buffer,
     Closes,
@@ -19,6 +17,7 @@ from xsave import (
     Phase,
     RecordHandler,
     Redaction,
+    frozen,
     to_json,
 )
 
