@@ -10,6 +10,7 @@ where both ends are xsave a native one, as it was set. How: docs/xen.md.
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import signal
@@ -137,6 +138,7 @@ def serve(request: Request, link: LibxlLink) -> int:
         link.complete(0, 0)
     finally:
         root.removeHandler(handler)
+        gc.unfreeze()
     return 0
 
 
@@ -211,6 +213,11 @@ def _open_saved(request: SaveRequest, link: LibxlLink) -> SavedDomain:
     from .domain import SavedDomain, Toolstack
     from .guard import Guard
 
+    def suspend() -> None:
+        # While the guest stands still, garbage is looked for only among what is new.
+        gc.freeze()
+        link.suspend()
+
     def log_writes(on: bool) -> None:
         link.switch_qemu_logdirty(request.domid, on)
 
@@ -220,7 +227,7 @@ def _open_saved(request: SaveRequest, link: LibxlLink) -> SavedDomain:
     except BaseException:
         connection.close()
         raise
-    toolstack = Toolstack(link.suspend, log_writes)
+    toolstack = Toolstack(suspend, log_writes)
     return SavedDomain(connection, request.domid, toolstack, guard=guard)
 
 
@@ -228,10 +235,14 @@ def _open_built(request: RestoreRequest, link: LibxlLink) -> BuiltDomain:
     from .connection import Connection
     from .domain import BuiltDomain, Rings
 
+    def static_data_done(missing: int) -> None:
+        gc.freeze()  # whenever the guest will stand still: see above
+        link.static_data_done(missing)
+
     rings = Rings(
         request.store_port, request.store_domid, request.console_port, request.console_domid
     )
-    return BuiltDomain(Connection(), request.domid, rings, link.static_data_done)
+    return BuiltDomain(Connection(), request.domid, rings, static_data_done)
 
 
 class _LogHandler(logging.Handler):

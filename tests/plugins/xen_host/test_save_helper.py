@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gc
 import os
 import struct
 import subprocess
@@ -273,6 +274,24 @@ def test_it_asks_xen_for_no_more_than_its_stream_needs(
     on, look, clean, off = 2, 12, 11, 0
     logged = [one for one in xen.guests[7].asked if one.startswith("shadow")]
     assert logged == [f"shadow {one}" for one in (on, look, clean, off)]
+
+
+def test_garbage_is_looked_for_only_among_what_is_new_while_the_guest_stands_still(
+    xen: FakeXen, tmp_path: Path
+) -> None:
+    frozen: dict[int, int] = {}
+
+    class Looking(Libxl):
+        def hear(self, data: bytes) -> None:
+            super().hear(data)
+            frozen[self.heard[-1][0]] = gc.get_freeze_count()
+
+    path = tmp_path / "image.libxc"
+    save(xen, path, Looking(xen.guests[7]), flags=1)
+    restore_before(path, b"", Looking(xen.guests[8]))
+    suspended, static_data_done = frozen[3], frozen[8]
+    assert min(suspended, static_data_done) > len(gc.get_objects()) // 2
+    assert gc.get_freeze_count() == 0
 
 
 def test_it_ends_at_once_when_libxl_has_been_told_how_it_went() -> None:
