@@ -82,11 +82,11 @@ class SeenPages:
     @property
     def nr_populated(self) -> int:
         """pfns that have memory at last."""
-        return len(self._where(lambda marks: (marks >= self._POPULATED) & (marks & 0xF != XTAB)))
+        return len(self._with_memory(lambda types: types != XTAB))
 
     def given_up(self) -> NDArray[np.uint64]:
         """pfns that have memory, and whose latest type says that there is none."""
-        return self._where(lambda marks: (marks >= self._POPULATED) & (marks & 0xF == XTAB))
+        return self._with_memory(lambda types: types == XTAB)
 
     def without_memory(self, pfns: NDArray[np.uint64]) -> NDArray[np.uint64]:
         """Those of these pfns that were never given any."""
@@ -102,17 +102,23 @@ class SeenPages:
         """Entries of all pages whose latest type is a page table's."""
         import numpy as np
 
-        pfns = self._where(lambda marks: (marks & 7 >= 1) & (marks & 7 <= 4) & (marks & 0xF <= 0xC))
+        pfns = self._with_memory(lambda types: (types & 7 >= 1) & (types & 7 <= 4) & (types <= 0xC))
         if self._marks is None:
             return pfns
         return pfns | (self._marks[pfns.astype(np.intp)] & 0xF).astype(np.uint64) << np.uint64(60)
 
-    def _where(self, test: Callable[[NDArray[np.uint8]], NDArray[np.bool_]]) -> NDArray[np.uint64]:
+    def _with_memory(
+        self, test: Callable[[NDArray[np.uint8]], NDArray[np.bool_]]
+    ) -> NDArray[np.uint64]:
+        """pfns that have memory, and whose latest types pass the test. Only these are put to it:
+        most pfns of an HVM guest have none, and the guest stands still meanwhile."""
         import numpy as np
 
         if self._marks is None:
             return np.zeros(0, np.uint64)
-        return np.flatnonzero(test(self._marks)).astype(np.uint64)
+        pfns = np.flatnonzero(self._marks >= self._POPULATED)
+        types = (self._marks[pfns] & 0xF).astype(np.uint8)
+        return pfns[test(types)].astype(np.uint64)
 
 
 class DomainWriter:

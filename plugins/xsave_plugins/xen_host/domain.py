@@ -322,11 +322,12 @@ class BuiltDomain(_XenDomain):
             self.pv = PvState(self.control, self._connection.machine, self._memory, ports)
             self._facets["pv"] = self.pv
         self._nr_vcpus, self._uuid = state.nr_vcpus, str(state.uuid)
+        self._name = toolstack.domain_name(self._connection.store, self.domid)
 
     @property
     def info(self) -> DomainInfo:  # type: ignore[override]  # only looked at: it grows
         return DomainInfo(
-            name=toolstack.domain_name(self._connection.store, self.domid),
+            name=self._name,
             guest_type=GuestType.X86_HVM if self.pv is None else GuestType.X86_PV,
             p2m_size=len(self._has_memory) if self.pv is None else self.pv.p2m_size,
             nr_vcpus=self._nr_vcpus,

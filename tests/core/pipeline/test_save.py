@@ -21,10 +21,7 @@ def look(source, dest):
 
 loaded = set()
 DomainReader._pause = pause_and_look
-xsave.run(
-    f"sim:{sys.argv[1]}?memory=8M&name=moved", "sim:?host=b&name=moved", at_rest=look,
-    plugins=["hvm", "pv", "qemu", "tmem"],
-)
+xsave.run(f"sim:{sys.argv[1]}?memory=8M&name=moved", "sim:?host=b&name=moved", at_rest=look)
 """
 
 

@@ -60,6 +60,9 @@ class VtpmHandler(RecordHandler[VtpmState]):
         body = {"version": LAYOUT_VERSION, "tpm": state.tpm, "nvram": dict(state.nvram)}
         return (cbor2.dumps(body, canonical=True),)
 
+    def prepare(self) -> None:
+        from . import swtpm  # the guest stands still when it is needed
+
     def collect(self, domain: Domain) -> Iterable[VtpmState]:
         from .swtpm import folder_of, read_state
 
