@@ -77,7 +77,8 @@ class Handler(abc.ABC):
     def prepare(self) -> None:  # noqa: B027  # most have nothing to load
         """Load what was left for later. Called once for a domain that is to be saved or
         restored and may have such a record, before anything of it goes out or comes in: what
-        is loaded with the record itself, the guest stands still for.
+        is loaded with the record itself, the guest stands still for. Value classes that its module
+        names are made ready without its help.
         """
 
 

@@ -12,11 +12,12 @@ a class of attrs that derives from it) makes attrs do its work there and then.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["define", "frozen"]
+__all__ = ["define", "frozen", "make_classes"]
 
 if TYPE_CHECKING:
     # To a type checker these are attrs' own: it knows them by name.
@@ -57,6 +58,13 @@ class _Fields:
 
             # ``init``, since it sees an ``__init__`` and would take it for the class's own.
             attrs.define(self._cls, slots=False, init=True, **self._options)
+
+
+def make_classes(module: str) -> None:
+    """Of a module that is loaded: do now what the first object of each class would do."""
+    for found in tuple(vars(sys.modules[module]).values()):
+        if isinstance(found, type) and isinstance(fields := vars(found).get(_FIELDS), _Fields):
+            fields.make()
 
 
 def _declare(cls: type | None, options: dict[str, Any]) -> Any:

@@ -15,6 +15,7 @@ from ..errors import FieldError, PluginError, RecordError
 from ..handler import CheckpointStream, Handler, MemoryHandler, RecordHandler, StateStream
 from ..manager import HandlerTable, PluginManager
 from ..record import Closes, GuestType, ImageInfo, Phase, Record, RecordType
+from ..value_class import make_classes
 
 if TYPE_CHECKING:
     from ..batch import PageBatch
@@ -47,9 +48,7 @@ class Collector:
         )
 
     def prepare(self) -> None:
-        """What takes long at first is done before the guest stands still."""
-        for handler in self.handlers:
-            handler.prepare()
+        prepare(self.handlers)
 
     # -- records ---------------------------------------------------------------------
 
@@ -161,6 +160,13 @@ class Collector:
 
     def _memory_type(self) -> RecordType:
         return self._identify(RecordType(self._memory.name, self._memory.version))
+
+
+def prepare(handlers: Iterable[Handler]) -> None:
+    """What takes long at first is done before the guest stands still."""
+    for handler in handlers:
+        handler.prepare()
+        make_classes(type(handler).__module__)
 
 
 def in_order(

@@ -19,7 +19,7 @@ from ..io.sink import Pace, open_sink
 from ..manager import HandlerTable, PluginManager
 from ..record import ImageInfo
 from ..value_class import frozen
-from .collect import in_order
+from .collect import in_order, prepare
 from .restore import PFN_LIMIT, DomainWriter
 from .stream import is_salvaged
 
@@ -153,8 +153,7 @@ class DomainDestination:
             details=details,
         )
         self.domain = self._address.backend.create(self._address.rest, about)
-        for handler in in_order(self._manager, self._handlers, info.guest_type):
-            handler.prepare()
+        prepare(in_order(self._manager, self._handlers, info.guest_type))
         self._writer = DomainWriter(self.domain, self._manager, self._handlers, self._pace)
         return self._writer
 

@@ -46,7 +46,11 @@ class HvmContextHandler(RecordHandler[HvmContext]):
     guest_types = frozenset({GuestType.X86_HVM})
 
     def prepare(self) -> None:
-        from . import load_rules, save_types  # noqa: F401  # see the package's text
+        from attrs import fields
+
+        from . import load_rules, platform, save_types  # noqa: F401  # see the package's text
+
+        fields(platform.LapicRegs)  # makes its methods
 
     def decode(self, body: memoryview) -> HvmContext:
         if not len(body):

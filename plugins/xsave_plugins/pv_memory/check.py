@@ -51,6 +51,13 @@ _TOP_LEVEL = {4: L3TAB, 8: L4TAB}  # by guest_width
 Types = NDArray[np.uint8]
 
 
+def prepare() -> None:
+    """See :meth:`xsave.RecordHandler.prepare`."""
+    from attrs import fields
+
+    fields(_VcpuFrames)  # makes its methods
+
+
 class PageTypes:
     """The latest type of each pfn; XTAB (no page there) for one that was never sent.
 

@@ -30,6 +30,9 @@ class PvPageDataHandler(MemoryHandler):
 
     def prepare(self) -> None:
         from . import completion, page_tables  # noqa: F401
+        from .check import prepare
+
+        prepare()
 
     def check(self, batch: PageBatch) -> None:
         """Everything but the reserved types 5 to 8 is legal for PV."""
