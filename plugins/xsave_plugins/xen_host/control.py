@@ -11,7 +11,7 @@ import numpy as np
 from xsave import TYPE_SHIFT, XsaveError, frozen
 
 from . import abi
-from .hypercalls import HypercallError, Hypercalls
+from .hypercalls import HypercallBuffer, HypercallError, Hypercalls
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -61,6 +61,12 @@ class Control:
     def __init__(self, hypercalls: Hypercalls, domid: int) -> None:
         self._calls = hypercalls
         self.domid = domid
+        self._words: HypercallBuffer | None = None
+
+    def close(self) -> None:
+        words, self._words = self._words, None
+        if words is not None:
+            words.close()
 
     def state(self) -> DomainState:
         """:raises NoDomainError: as it says."""
@@ -108,14 +114,18 @@ class Control:
         """:param gfns: (n,) u64, n up to :data:`abi.MAX_BATCH`.
         :returns: (n,) u64, types in bits 63-60 and nothing else.
         """
-        with self._calls.buffer(8 * len(gfns)) as words:
-            array = np.frombuffer(words.view, np.uint64, len(gfns))
-            array[:] = gfns
-            self._calls.domctl(
-                "page types", abi.GET_PAGE_FRAME_INFO3, self.domid,
-                abi.PAGE_FRAME_INFO.pack(len(gfns), words.address),
-            )  # fmt: skip
-            return np.asarray((array >> _TYPE_BITS & np.uint64(0xF)) << TYPE_SHIFT)
+        words = self._words
+        if words is None:
+            # Kept: Xen's library maps a buffer of two pages anew each time that it is asked for.
+            words = self._words = self._calls.buffer(8 * abi.MAX_BATCH)
+        array = np.frombuffer(words.view, np.uint64, len(gfns))
+        array[:] = gfns
+        self._calls.domctl(
+            "page types", abi.GET_PAGE_FRAME_INFO3, self.domid,
+            abi.PAGE_FRAME_INFO.pack(len(gfns), words.address),
+        )  # fmt: skip
+        # Xen answers in bits 31-28 of each word; what is above them falls off.
+        return np.asarray(array >> _TYPE_BITS << TYPE_SHIFT)
 
     def max_gpfn(self) -> int:
         """The highest pfn of a guest that Xen translates addresses for."""

@@ -76,6 +76,7 @@ class _XenDomain(Domain):
         if self.pv is not None:
             pv, self.pv = self.pv, None
             pv.close()
+        self.control.close()
         self._connection.close()
 
     def page_types(self, pfns: Entries) -> Entries:
@@ -84,8 +85,10 @@ class _XenDomain(Domain):
         for start in range(0, len(pfns), abi.MAX_BATCH):
             part = slice(start, start + abi.MAX_BATCH)
             found[part] = self.control.page_types(gfns[part])
-        found[gfns == NO_FRAME] = ABSENT
-        return found | pfns
+        if self.pv is not None:
+            found[gfns == NO_FRAME] = ABSENT
+        found |= pfns
+        return found
 
     def read_pages(self, pfns: Entries, out: Pages) -> Flags:
         gfns = self._gfns(pfns)

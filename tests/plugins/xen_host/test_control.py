@@ -45,6 +45,19 @@ def test_types_come_back_in_their_place() -> None:
     assert not (found & np.uint64((1 << 60) - 1)).any()
 
 
+def test_the_room_for_types_is_used_again_and_given_back() -> None:
+    guest = FakeGuest(frames={5: bytearray(4096), 6: bytearray(4096)}, types={6: 0xC})
+    xen = FakeXen(guest)
+    one = control(guest, xen)
+    before = set(xen.buffers)
+    found = [one.page_types(pfns(*some)) >> TYPE_SHIFT for some in ((5, 6, 7), (6,), (7, 5))]
+    assert [types.tolist() for types in found] == [[0, 0xC, 0xF], [0xC], [0xF, 0]]
+    assert len(xen.buffers) == len(before) + 1
+    for _ in range(2):
+        one.close()
+        assert set(xen.buffers) == before
+
+
 def test_the_dirty_log_is_looked_at_and_cleaned() -> None:
     guest = FakeGuest()
     one = control(guest)
