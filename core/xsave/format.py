@@ -95,7 +95,8 @@ class ByteSink(Protocol):
 
 @runtime_checkable
 class RandomSink(ByteSink, Protocol):
-    """A file: bytes also go where they belong, in any order."""
+    """A file: bytes also go where they belong, in any order. Where many zeroes in a row are put
+    it has a hole: nobody needs to look for them."""
 
     def put_at(self, offset: int, parts: Sequence[Buffer]) -> None:
         """All of the parts, one after the other, from this offset on; what was there before is

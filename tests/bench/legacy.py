@@ -73,7 +73,9 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     options.dir.mkdir(parents=True, exist_ok=True)
-    os.environ["PYTHONPYCACHEPREFIX"] = str(options.dir / "pycache")
+    # as in run.py: Python's modules are compiled once, as those of installed programs are
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    os.environ["PYTHONPYCACHEPREFIX"] = str(options.dir.resolve() / "pycache")
     bench = run.Bench(options.dir, options.size, options.pairs, options.xsave, None, None)
     try:
         figures = measure(bench)

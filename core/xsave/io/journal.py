@@ -28,7 +28,8 @@ from attrs import asdict, evolve, fields
 
 from ..errors import JournalError, OutputError, TryAgainError
 from ..value_class import frozen
-from .sink import open_sink, write_all
+from .sink import open_sink
+from .writing import write_all
 
 SCHEMA = "xsave/journal/1"
 ENTRY_BYTES_MAX = 256 << 10

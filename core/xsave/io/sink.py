@@ -10,21 +10,16 @@ import os
 import stat
 import sys
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
 from ..errors import OutputError, UsageError
 from ..record import Buffer
+from .sparse import SparseFile
+from .writing import write_all
 
-IOV_MAX = 1024
-# In one call. The kernel makes the page cache's memory as large as the call: for calls of
-# 4 MiB it was slow to find (in a virtual machine), so that writing 4 GiB took 4.5 to 6.8 s
-# of processor time; 2.2 for 1 MiB, 0.9 for 512 and 256 KiB, 1.0 for 128 KiB (ext4, 6.18).
-WRITE_BYTES = 256 << 10
 MODE = 0o600  # an image is a guest's memory, its keys included: not for everyone to read
 _numbers = itertools.count()
 NO_TMPFILE = {errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT}
@@ -141,14 +136,21 @@ class Sink:
 
 
 class FileSink(Sink):
-    """A regular file: a :class:`xsave.RandomSink`.
+    """A regular file: a :class:`xsave.RandomSink`. Long stretches of zeroes are holes in it.
 
-    :param fd: of the file; the rest as for every sink.
+    :param fd: of the file, which is empty; the rest as for every sink.
     """
 
     def __init__(self, fd: int, *, commit: Callable[[], None], discard: Callable[[], None]) -> None:
-        super().__init__(lambda parts: write_all(fd, parts), commit=commit, discard=discard)
+        def finish() -> None:
+            self._file.finish()
+            commit()
+
+        super().__init__(
+            lambda parts: self._file.put(parts, self.offset), commit=finish, discard=discard
+        )
         self._fd = fd
+        self._file = SparseFile(fd)
         self._is_dropped = False
         self._placed_bytes = 0
 
@@ -169,7 +171,7 @@ class FileSink(Sink):
         size = sum(view.nbytes for view in views)
         try:
             if not self._is_dropped:
-                write_all(self._fd, views, offset)
+                self._file.put(views, offset)
         except OSError as error:
             raise OutputError(f"cannot write the output: {error.strerror or error}") from error
         self._placed_bytes += size
@@ -301,37 +303,6 @@ class _AtomicFile:
         fd, self._fd = self._fd, -1  # closed even when closing it fails
         if fd >= 0:
             os.close(fd)
-
-
-def write_all(fd: int, parts: Sequence[memoryview], offset: int | None = None) -> None:
-    """Every byte of every part, in order; the parts are bytes in one dimension.
-
-    :param offset: in the file; None to go on where it is.
-    """
-    waiting = deque(parts)
-    while waiting:
-        if offset is None:
-            written = os.writev(fd, _first_bytes(waiting))
-        else:
-            written = os.pwritev(fd, _first_bytes(waiting), offset)
-            offset += written
-        while written:
-            view = waiting.popleft()
-            if written < len(view):
-                waiting.appendleft(view[written:])
-            written -= min(written, len(view))
-
-
-def _first_bytes(views: Iterable[memoryview]) -> list[memoryview]:
-    """As much as goes into one call."""
-    chosen: list[memoryview] = []
-    room = WRITE_BYTES
-    for view in islice(views, IOV_MAX):
-        chosen.append(view[:room])
-        room -= len(chosen[-1])
-        if not room:
-            break
-    return chosen
 
 
 def _write_object(file: Writable, parts: Sequence[memoryview]) -> None:

@@ -12,7 +12,6 @@ from xsave import (
     OutputError,
     carries_page,
     runs,
-    zero_rows,
 )
 
 from . import elf
@@ -63,15 +62,8 @@ class PageSlots:
         self._types[pfns] = entries >> TYPE_SHIFT
         self._has_page[pfns] = carries
         with_page = pfns[carries]
-        nr_before = self._nr_slots
         self._give_slots(with_page)
-        slots = self._slots_of(with_page)
-        # what was never written to is zero: a page of zeroes is a hole, if no page was there
-        needed = ~zero_rows(batch.pages) | (slots < nr_before)
-        if len(np.unique(slots)) < len(slots):
-            needed[:] = True  # a page may come twice in a batch, and the last one counts
-        rows = np.flatnonzero(needed)
-        self._write(slots[rows], batch.pages if len(rows) == len(slots) else batch.pages[rows])
+        self._write(self._slots_of(with_page), batch.pages)
 
     def _make_room(self, nr_pfns: int) -> None:
         if nr_pfns <= len(self._types):

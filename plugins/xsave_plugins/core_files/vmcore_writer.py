@@ -1,8 +1,8 @@
 """Events in, a vmcore out.
 
 Each page goes to the place in the file that its pfn has, whatever comes when: where nothing is
-written, or many pages are zero, the file has holes. What belongs in front, the headers, is known
-at the end and written then. Layout of the file:
+put, and where many pages are zero, the sink leaves holes. What belongs in front, the headers, is
+known at the end and written then. Layout of the file:
 
     ELF header, program headers, notes   in front if there is room for both, as there is for
                                          70 000 segments: crash looks for notes nowhere else
@@ -25,7 +25,6 @@ from xsave import (
     Record,
     carries_page,
     runs,
-    zero_rows,
 )
 
 from . import elf
@@ -42,7 +41,6 @@ if TYPE_CHECKING:
 DATA_OFFSET = 4 << 20
 PFN_LIMIT = 1 << 32  # 16 TiB of guest; what lies above is damage
 PAGE = elf.PAGE_SIZE
-HOLE_PAGES = 16  # zero pages in a row that are left out; to write a few costs less than a call
 
 
 class VmcoreWriter:
@@ -50,7 +48,7 @@ class VmcoreWriter:
     in an image, so that a debugger that walks them finds its way.
 
     Of records, the registers of the vcpus are used and nothing else: that is what a core file
-    is. Memory use: two bytes for each pfn.
+    is. Memory use: a byte for each pfn.
     """
 
     def __init__(self, sink: ByteSink, info: ImageInfo, options: WriteOptions) -> None:
@@ -60,7 +58,6 @@ class VmcoreWriter:
         self._describe = options.describe
         self._vcpus: dict[int, Vcpu] = {}
         self._present = np.zeros(0, np.bool_)
-        self._written = np.zeros(0, np.bool_)  # where something else than a hole lies
         self._vmcoreinfo = VmcoreinfoFinder()
         self._other_notes = b""
         self.left_out: Sequence[str] = ()
@@ -93,30 +90,15 @@ class VmcoreWriter:
             raise OutputError(f"pfn {highest:#x} is none that a guest has")
         if highest >= len(self._present):
             size = max(highest + 1, 2 * len(self._present), 1 << 16)
-            self._present, self._written = _grown(self._present, size), _grown(self._written, size)
+            self._present = _grown(self._present, size)
         carries = carries_page(entries)
         self._present[pfns] = carries
         with_page = pfns[carries]
         self._vmcoreinfo.see(with_page, batch.pages)
-        rows = np.flatnonzero(~self._holes(with_page, batch.pages))
-        # both of what goes up by one: rows, and the places they have
-        for start, length in zip(*_as_ints(runs(rows)), strict=True):
-            row = start
-            for first, count in zip(*_as_ints(runs(with_page[row : row + length])), strict=True):
-                self._sink.put_at(DATA_OFFSET + first * PAGE, [_flat(batch.pages, row, count)])
-                row += count
-
-    def _holes(self, pfns: NDArray[np.int64], pages: Pages) -> NDArray[np.bool_]:
-        """(m,) bool: pages of long stretches of zero that need not be written, as nothing else
-        lies in their places: half of a guest that was just started."""
-        zero = zero_rows(pages)
-        self._written[pfns[~zero]] = True
-        edges = np.flatnonzero(np.diff(zero & ~self._written[pfns], prepend=False, append=False))
-        holes = np.zeros(len(pages), np.bool_)
-        for start, stop in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):
-            holes[start:stop] = stop - start >= HOLE_PAGES
-        self._written[pfns[~holes]] = True
-        return holes
+        row = 0
+        for first, count in zip(*_as_ints(runs(with_page)), strict=True):
+            self._sink.put_at(DATA_OFFSET + first * PAGE, [_flat(batch.pages, row, count)])
+            row += count
 
     def finish(self) -> None:
         pfns = np.flatnonzero(self._present)
@@ -125,8 +107,6 @@ class VmcoreWriter:
             # where all addresses are 0 drgn takes it that there are none
             firsts, lengths = [0, 1], [1, lengths[0] - 1]
         data_end = DATA_OFFSET + (int(pfns[-1]) + 1 if len(pfns) else 0) * PAGE
-        if len(pfns) and not self._written[pfns[-1]]:
-            self._sink.put_at(data_end - PAGE, [bytes(PAGE)])  # the file reaches so far
         notes = self._notes()
         loads = [
             _segment(elf.PT_LOAD, DATA_OFFSET + first * PAGE, first * PAGE, length * PAGE)

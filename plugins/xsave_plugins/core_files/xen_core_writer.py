@@ -3,7 +3,7 @@
 Pages stand one after the other in ascending order of their pfns, and a list behind them says
 which those are. Each gets the place that it will have when pfns come in order, which they do
 but for pages that a guest was given, or gave away, while it was saved: then all are put in order
-at the end. Pages of zeroes are holes in the file. Layout of the file:
+at the end. Layout of the file:
 
     ELF header, section headers, .note.Xen, .xen_prstatus, .xen_shared_info
     .xen_pages                 from PAGES_AT on

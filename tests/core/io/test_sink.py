@@ -19,7 +19,8 @@ from hypothesis import strategies as st
 
 from xsave import Buffer, OutputError, RandomSink, UsageError
 from xsave.io.folder import examine_folder
-from xsave.io.sink import WRITE_BYTES, Sink, open_sink, write_all
+from xsave.io.sink import Sink, open_sink
+from xsave.io.writing import WRITE_BYTES, write_all
 
 
 def names(folder: Path) -> list[str]:
