@@ -31,16 +31,17 @@ bench: $(VENV)/made
 	$(BIN)/python tests/bench/run.py $(BENCH)
 
 # A real Xen host under QEMU's emulation, and the tests that run on it: as root; the first time
-# it is built from Debian's packages. One Debian release: make xen RELEASE=trixie
+# it is built from Debian's packages. Another release: make xen RELEASE=trixie. From one to
+# another: make xen RELEASE="bookworm trixie"
 xenlab: $(VENV)/made
-	PYTHONPATH=tests/xenlab $(BIN)/python -m lab build $(if $(RELEASE),--release $(RELEASE))
+	PYTHONPATH=tests/xenlab $(BIN)/python -m lab build $(RELEASE:%=--release %)
 
 xen: xenlab
-	XSAVE_XENLAB_RELEASE=$(RELEASE) $(BIN)/python -m pytest -m xen tests/xenlab
+	XSAVE_XENLAB_RELEASE="$(RELEASE)" $(BIN)/python -m pytest -m xen tests/xenlab
 
 # What saving costs, ours beside Xen's own helper: half an hour of processor time.
 xen-bench: xenlab
-	PYTHONPATH=tests/xenlab $(BIN)/python -m lab bench $(if $(RELEASE),--release $(RELEASE))
+	PYTHONPATH=tests/xenlab $(BIN)/python -m lab bench $(RELEASE:%=--release %)
 
 # The command line's manual pages, from its help.
 man: $(VENV)/made

@@ -54,7 +54,7 @@ def test_drgn_sees_the_guest_in_an_image_and_in_the_core_file_of_it(
 ) -> None:
     host.put("/root/guests/hvm_linux.cfg", HVM_LINUX.read_bytes())
     guest = get_guest(kind)
-    host.run(f"cd /root; xsave run xen:{guest.name} image.xsv --codec zstd:1 -q")
+    host.run(f"cd /root; xsave run xen:{guest.name} image.xsv --codec zstd:1 --no-live -q")
     image, core = tmp_path / "image.xsv", tmp_path / "guest.vmcore"
     image.write_bytes(host.get("/root/image.xsv"))
     xsave.run(image, core)

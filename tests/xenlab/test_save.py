@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from lab.guest import Guest
 from lab.host import Host
+from lab.releases import chosen_releases
 
 pytestmark = pytest.mark.xen
 
@@ -22,7 +23,14 @@ def test_a_guest_saved_by_xsave_goes_on_where_it_was_and_from_the_image(
     guest = get_guest(kind)
     before = guest.last_tick()
     how = "" if live else "--no-live"
-    host.run(f"cd /root; xsave run xen:{guest.name} image.xsv --codec zstd:1 {how}")
+    save = f"cd /root; xsave run xen:{guest.name} image.xsv --codec zstd:1 {how}"
+    if kind == "pv" and live and not chosen_releases()[0].logs_pv:
+        status, said = host.try_run(save)
+        assert status == 1
+        assert "needs shadow paging" in said
+        guest.check_goes_on(before)
+        return
+    host.run(save)
     guest.check_goes_on(before)
     said = json.loads(host.run("xsave inspect /root/image.xsv --json"))
     text = json.dumps(said)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from .control import NO_FRAME, Control, NoDomainError
 from .device_model import DeviceModel
 from .guard import RESUMED, SUSPENDING, Guard
 from .hvm_state import HvmState
+from .hypercalls import HypercallError
 from .pv_state import PvState
 from .suspend import resume, settle, suspend
 from .x86_state import X86State
@@ -258,11 +260,22 @@ class SavedDomain(_XenDomain):
         self._begin()
         self._log_device_writes(True)
         try:
-            self.control.start_log()
+            self._start_log()
         except BaseException:
             self._log_device_writes(False)
             raise
         self._logging = True
+
+    def _start_log(self) -> None:
+        try:
+            self.control.start_log()
+        except HypercallError as error:
+            if self.pv is None or error.errno != errno.EINVAL:
+                raise
+            raise XsaveError(
+                f"Xen does not log what {self.info.name} writes: for a PV guest it needs shadow "
+                "paging, which not every Xen is built with. The guest can be saved with --no-live"
+            ) from error
 
     def read_dirty_log(self, *, clean: bool) -> Flags:
         """Of a PV guest that has stopped, also pfns that had no memory when they were asked

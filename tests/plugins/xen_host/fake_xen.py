@@ -58,6 +58,7 @@ class FakeXen:
         self.interface = interface
         self.version = version
         self.refuse: dict[int, int] = {}
+        self.has_shadow_paging = True
         self.machine: dict[int, int] = {}  # mfn to pfn, what the m2p says
         self.max_mfn = 0x3FF
         self.next_mfn = 0x200
@@ -139,6 +140,8 @@ class FakeXen:
 
     def _shadow(self, guest: FakeGuest, at: int) -> int | None:
         operation, _, _, bits, pages = struct.unpack("<III4xQQ", ctypes.string_at(at, 32))
+        if not self.has_shadow_paging:
+            return _fail(errno.EINVAL)
         if operation == 2:
             if guest.logging:
                 return _fail(errno.EINVAL)

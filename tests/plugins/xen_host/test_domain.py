@@ -114,6 +114,15 @@ def test_a_pfn_that_had_no_memory_is_looked_at_again_after_the_pause() -> None:
     assert guest.asked[-1] == "shadow 0"
 
 
+def test_a_xen_that_cannot_log_a_pv_guest_is_told_with_the_way_out() -> None:
+    xen, _ = pv_xen()
+    xen.has_shadow_paging = False  # as Debian 13 builds it
+    one = SavedDomain(connection(xen), 7)
+    with pytest.raises(XsaveError, match=r"needs shadow paging.* can be saved with --no-live"):
+        one.start_dirty_log()
+    one.close()
+
+
 def test_a_guest_that_moves_its_p2m_is_not_saved_wrong() -> None:
     xen, guest = pv_xen()
     shared = guest.frames[0x300]

@@ -14,6 +14,7 @@ from .helper import HELPERS, OURS
 from .host import PRIVATE, Host
 
 RECEIVERS = {"stock": ("", 9000), "ours": (f"-E {OURS}", 9001)}  # environment, port
+FILES_PORT, ARRIVED = 9002, "/root/arrived"  # takes a file, and where it is put
 CARRY = """#!/usr/bin/python3
 import os, socket, sys, threading
 link = socket.create_connection((sys.argv[1], int(sys.argv[2])))
@@ -63,6 +64,10 @@ class Pair:
                 f"{environment} $(command -v xl) -v migrate-receive "
                 f"> /root/{name}.log 2>&1 < /dev/null &"
             )
+        host.run(
+            f"nohup systemd-socket-activate --accept --inetd -l {self._address(host)}:{FILES_PORT} "
+            f"$(command -v dd) of={ARRIVED} bs=64k > /root/files.log 2>&1 < /dev/null &"
+        )
 
     def _address(self, host: Host) -> str:
         return f"{PRIVATE}.{1 if host is self.near else 2}"
@@ -90,6 +95,15 @@ class Pair:
         there = self.arrival(guest)
         said = guest.host.run(f"{self.command(guest, move)} < /dev/null")
         return there, said
+
+    def carry(self, path: str) -> None:
+        """A file of the near host to the far one, by a connection of its own."""
+        size = int(self.near.run(f"stat -c %s {path}"))
+        self.near.run(f"/root/carry {self._address(self.far)} {FILES_PORT} < {path}")
+        self.far.run(f"mv {ARRIVED} {path}")
+        arrived = int(self.far.run(f"stat -c %s {path}"))
+        if arrived != size:
+            raise LabError(f"{arrived} of {size} bytes of {path} arrived")
 
     def is_at(self, guest: Guest) -> Host:
         """Where it runs.
