@@ -30,7 +30,7 @@ def libvirt(host: Host) -> Iterator[None]:
     host.run(f"systemctl stop {' '.join(LIBVIRT_UNITS)}")
 
 
-@pytest.mark.parametrize("kind", ["pv", "hvm"])
+@pytest.mark.parametrize("kind", ["pv", "pvh", "hvm"])
 def test_a_guest_of_libvirt_goes_on_from_what_virsh_saved(
     host: Host, libvirt: None, kind: str
 ) -> None:

@@ -95,9 +95,10 @@ class LegacyReader:
         yield from self._headers()
         try:
             for event in self._body():
+                is_pages = not isinstance(event, Record)
                 yield event
-                if not isinstance(event, Record):
-                    self._nr_pages_seen += 1
+                del event  # its memory is used again
+                self._nr_pages_seen += is_pages
         except (FormatError, TruncatedError) as error:
             if self._nr_pages_seen or self._container.has_magic:
                 raise

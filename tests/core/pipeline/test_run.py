@@ -6,6 +6,7 @@ import io
 import logging
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -25,6 +26,7 @@ from xsave import (
     ImageInfo,
     MissingPluginError,
     OutputError,
+    PageBatch,
     PageMode,
     PluginManager,
     PluginOption,
@@ -415,6 +417,27 @@ def test_what_a_check_refuses_at_the_end_leaves_nothing(source: Path, folder: Pa
     with pytest.raises(FieldError):
         run(source, folder / "image.toy", manager=toy.make_manager(refusing))
     assert names(folder) == []
+
+
+def test_the_memory_of_pages_is_free_when_the_next_ones_are_read(
+    folder: Path, manager: PluginManager
+) -> None:
+    was_free: list[bool] = []
+
+    class Watching(toy.Stream):
+        def __iter__(self) -> Iterator[Event]:
+            events = toy.ordinary()
+            while events:
+                event = events.pop(0)
+                watched = weakref.ref(event)
+                is_pages = isinstance(event, PageBatch)
+                yield event
+                del event
+                if is_pages:
+                    was_free.append(watched() is None)
+
+    run(Watching([]), folder / "image.toy", manager=manager)
+    assert was_free == [True, True]
 
 
 def test_a_reader_of_ones_own_may_fail_as_it_likes(folder: Path, manager: PluginManager) -> None:
