@@ -398,6 +398,7 @@ def _pump(
         for record in additions.before(event):
             put(record)
         put(event)
+        del event  # the next one's pages come into the same memory, which a cache still holds
     for record in additions.rest():
         put(record)
     losses.finish()

@@ -226,6 +226,7 @@ class Watch:
                 if self.cancelled is not None and self.cancelled():
                     raise CancelledError("cancelled")
                 yield event, self._dispatch(event)
+                del event  # nor is it held here while the next one is read
                 self._tell(last=False)
             for check in self._checks:
                 check.finish()
