@@ -47,6 +47,8 @@ class SeenPages:
 
     def __init__(self) -> None:
         self._marks: NDArray[np.uint8] | None = None
+        # Whether it is worth looking through all marks for them, with the guest at rest.
+        self._may_be_given_up = self._may_be_tables = False
 
     def remember(
         self, pfns: NDArray[np.uint64], types: NDArray[np.uint8], populated: NDArray[np.bool_]
@@ -65,6 +67,10 @@ class SeenPages:
             self._marks = grown
         at = pfns.astype(np.intp)
         had_memory = self._marks[at] & self._POPULATED
+        if populated.any():
+            self._may_be_tables = self._may_be_tables or bool(_are_tables(types).any())
+        if had_memory.any():
+            self._may_be_given_up |= bool((types[had_memory != 0] == XTAB).any())
         self._marks[at] = (
             types | self._MENTIONED | had_memory | np.where(populated, self._POPULATED, 0)
         ).astype(np.uint8)
@@ -86,6 +92,10 @@ class SeenPages:
 
     def given_up(self) -> NDArray[np.uint64]:
         """pfns that have memory, and whose latest type says that there is none."""
+        import numpy as np
+
+        if not self._may_be_given_up:
+            return np.zeros(0, np.uint64)
         return self._with_memory(lambda types: types == XTAB)
 
     def without_memory(self, pfns: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -102,9 +112,9 @@ class SeenPages:
         """Entries of all pages whose latest type is a page table's."""
         import numpy as np
 
-        pfns = self._with_memory(lambda types: (types & 7 >= 1) & (types & 7 <= 4) & (types <= 0xC))
-        if self._marks is None:
-            return pfns
+        if self._marks is None or not self._may_be_tables:
+            return np.zeros(0, np.uint64)
+        pfns = self._with_memory(_are_tables)
         return pfns | (self._marks[pfns.astype(np.intp)] & 0xF).astype(np.uint64) << np.uint64(60)
 
     def _with_memory(
@@ -119,6 +129,11 @@ class SeenPages:
         pfns = np.flatnonzero(self._marks >= self._POPULATED)
         types = (self._marks[pfns] & 0xF).astype(np.uint8)
         return pfns[test(types)].astype(np.uint64)
+
+
+def _are_tables(types: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Of (n,) type nibbles, with the pin bit or without."""
+    return (types & 7 >= 1) & (types & 7 <= 4) & (types <= 0xC)
 
 
 class DomainWriter:

@@ -293,3 +293,21 @@ def test_marks_of_pfns_that_come_in_ascending_order_are_seldom_moved() -> None:
         sizes.add(len(seen._marks))
     assert len(sizes) <= 6
     assert (seen.p2m_size, seen.nr_populated) == (1 << 20, 1024)
+
+
+def test_the_latest_type_of_a_page_says_whether_it_was_given_up_or_is_a_table() -> None:
+    seen = SeenPages()
+
+    def see(pfn: int, kind: int) -> None:
+        carries = kind not in (0xD, 0xF)
+        seen.remember(np.array([pfn], np.uint64), np.array([kind], np.uint8), np.array([carries]))
+
+    see(3, 0xF)  # never had memory
+    for kind in (0, 0xF):
+        see(5, kind)
+    assert (seen.given_up().tolist(), seen.page_tables().tolist()) == ([5], [])
+    for pfn, kind in ((5, 0), (6, 1), (7, 0xC), (8, 4), (8, 0), (9, 2), (9, 0xF)):
+        see(pfn, kind)
+    assert seen.given_up().tolist() == [9]
+    assert seen.page_tables().tolist() == [1 << 60 | 6, 0xC << 60 | 7]
+    assert seen.nr_populated == 4  # 5 to 8
