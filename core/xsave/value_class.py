@@ -1,6 +1,6 @@
 """``define`` and ``frozen`` of attrs, at the moment when the first object is made.
 
-attrs writes the methods of a class as text and compiles it: 1 to 3 million instructions a class, a
+attrs writes the methods of a class as text and compiles it: 3 million instructions a class, a
 third of what starting a command took. There are 150 such classes and a run makes objects
 of 40. So a class declared with these has only a first ``__init__``, which lets attrs do its
 work on the class as it stands, and then hands over to what attrs made. From there on it is a class

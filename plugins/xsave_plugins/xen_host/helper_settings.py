@@ -6,7 +6,6 @@ runs ``xl``, for one time. docs/xen.md has the table.
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -70,6 +69,8 @@ def _of_file(file: Path, *, must_exist: bool) -> HelperSettings:
         raise UsageError(f"{file}: {error.strerror}") from None
     if len(data) > MAX_BYTES:
         raise UsageError(f"{file}: more than {MAX_BYTES} bytes")
+    import tomllib  # most hosts have no such file
+
     try:
         found = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
