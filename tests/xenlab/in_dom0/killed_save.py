@@ -7,6 +7,7 @@ JSON: ``lived_s`` until it ended, ``was_killed``, the exit ``status`` and what w
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -51,17 +52,20 @@ def main(how: str, guest: str, part_s: float) -> None:
         )
     victim = process.pid if how == "run" else child_of(process)
     began = time.monotonic()
-    was_killed = False
     while victim is not None and process.poll() is None and is_alive(victim):
         if part_s and time.monotonic() - began >= part_s:
-            os.kill(victim, signal.SIGKILL)
-            was_killed = True
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(victim, signal.SIGKILL)
             break
         time.sleep(POLL_S)
     lived_s = time.monotonic() - began
+    status = process.wait()
+    text = said.read_text(errors="replace")
+    # As its parent saw it end: it may have come to its own end just before the signal.
+    died = f"[{victim}] died due to fatal signal Killed" in text
     print(json.dumps({
-        "lived_s": lived_s, "was_killed": was_killed, "status": process.wait(),
-        "said": said.read_text(errors="replace"),
+        "lived_s": lived_s, "status": status, "said": text,
+        "was_killed": status == -signal.SIGKILL if how == "run" else died,
         "left": sorted(file.name for file in FOLDER.iterdir()),
     }))  # fmt: skip
 
