@@ -18,8 +18,11 @@ KINDS = ["pv", "pvh", "hvm"]
 # Headers that a writer makes, and the device model's clocks, which go on.
 MADE_BY_WRITERS = ("xen.xl.header", "xen.libxl.header", "xen.libxl.libxc_context",
                    "xen.libxc.header", "xen.qemu.context")  # fmt: skip
-# What goes on counting although the guest stands still.
-CLOCK = re.compile(r"  (save_records/\d+/fields/(tsc|tmr_val)|nsec)  ")
+# What goes on counting although the guest stands still; and that a timer went past its middle.
+CLOCK = re.compile(
+    r"  (save_records/\d+/fields/(tsc|tmr_val)|nsec)  "
+    r"|  save_records/\d+/fields/pm1a_sts  0  bits: none -> 1  bits: timer$"
+)
 
 # Runs Xen's own helper, and when the guest has suspended for it, has xsave save it as well.
 BOTH = """#!/opt/xsave/bin/python
