@@ -23,7 +23,7 @@ from lab.releases import chosen_releases
 
 HERE = Path(__file__).parent
 # Of the tests for one host, half the time. Each half keeps its guests: they take long to start.
-FIRST_HALF = (str(HERE / "test_helper.py"),)
+FIRST_HALF = (str(HERE / "test_helper.py"), str(HERE / "test_save.py"))
 BOTH_HOSTS = (str(HERE / "test_migrate.py"),)
 
 
