@@ -61,7 +61,13 @@ class _Fields:
 
 
 def make_classes(module: str) -> None:
-    """Of a module that is loaded: do now what the first object of each class would do."""
+    """Of a module that is loaded: do now what the first object of each class would do.
+
+    Of one that Python does not list, such as code that a program compiled by itself, nothing:
+    there it stays with the first object.
+    """
+    if module not in sys.modules:
+        return
     for found in tuple(vars(sys.modules[module]).values()):
         if isinstance(found, type) and isinstance(fields := vars(found).get(_FIELDS), _Fields):
             fields.make()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 import threading
+import types
 from typing import Any
 
 import attrs
 import pytest
 
 from xsave import define, frozen
+from xsave.value_class import make_classes
 
 
 def is_made(cls: type) -> bool:
@@ -159,6 +162,21 @@ def made_at_once(cls: Any, nr_threads: int) -> list[Any]:
     for thread in threads:
         thread.join()
     return found
+
+
+def test_classes_of_a_module_are_made_before_there_is_an_object() -> None:
+    module = types.ModuleType("of_this_test")
+    exec("from xsave import frozen\n@frozen\nclass One: number: int", vars(module))
+    assert "__eq__" not in vars(module.One)
+    make_classes(module.__name__)  # Python does not list it: nothing is done, and nothing fails
+    assert "__eq__" not in vars(module.One)
+    sys.modules[module.__name__] = module
+    try:
+        make_classes(module.__name__)
+    finally:
+        del sys.modules[module.__name__]
+    assert "__eq__" in vars(module.One)
+    assert module.One(1) == module.One(1)
 
 
 def test_threads_that_make_first_objects_at_once_all_get_whole_ones() -> None:
