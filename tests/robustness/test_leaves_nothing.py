@@ -92,10 +92,10 @@ def test_a_full_disk_leaves_nothing(
     source = tmp_path / "source"
     source.write_bytes(images["xl"])
 
-    def full(_fd: int, _parts: object) -> int:
+    def full(_fd: int, _parts: object, _offset: int) -> int:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os, "writev", full)
+    monkeypatch.setattr(os, "pwritev", full)
     with pytest.raises(OutputError, match="No space left"):
         xsave.run(source, folder / "image.xsv", manager=manager)
     assert not names(folder)

@@ -1,3 +1,5 @@
+"""What a save of a simulated guest does not do, where it would cost most."""
+
 from __future__ import annotations
 
 import subprocess
