@@ -101,6 +101,8 @@ def test_volatility_opens_a_core_of_xens_own_format(tmp_path: Path) -> None:
     assert read.stdout == b"".join(page.tobytes() for page in pages.values())
 
 
+# volatility3 names a schema that jsonschema does not know; it asks only when its own cache is empty
+@pytest.mark.filterwarnings("ignore:The metaschema specified by:DeprecationWarning")
 @pytest.mark.parametrize("name", ["pv1", "pvh1"])
 def test_volatility_opens_it_as_a_layer_of_memory(cores: dict[str, Path], name: str) -> None:
     context = contexts.Context()

@@ -26,7 +26,7 @@ MIB = 1 << 20
 HUGE = 128 * MIB
 
 PROGRAM = r"""
-import re, sys, xsave
+import re, sys, numpy, xsave  # numpy, since not every image wants it
 status = 0
 try:
     source = sys.argv[1]
