@@ -66,12 +66,12 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=3, help="with each helper")
     options = parser.parse_args()
     pair = Pair(Host(options.host[0]), Host(options.host[1]))
-    guest = Guest(pair.near, options.kind)
     found: dict[str, list[float]] = {who: [] for who in WHO}
+    guest = pair.create(
+        options.kind,
+        f"s/^memory.*/memory = {options.memory}/", "s/tick_pause=[0-9.]*/tick_pause=0/",
+    )  # fmt: skip
     try:
-        guest.create(
-            f"s/^memory.*/memory = {options.memory}/", "s/tick_pause=[0-9.]*/tick_pause=0/",
-        )  # fmt: skip
         for _ in range(options.runs):
             for who in WHO:
                 guest, downtime_s, took_s = move_once(pair, guest, who)

@@ -61,8 +61,7 @@ def kill_runs(pair: Pair, kind: str, who: str, runs: int, seed: int) -> Iterator
     :raises LabError: the guest was not in one place, did not go on, or was damaged.
     """
     dice = random.Random(seed)  # no secret
-    guest = Guest(pair.near, kind)
-    guest.create()
+    guest = pair.create(kind)
     try:
         began = time.monotonic()
         guest, _ = pair.move(guest, Move(who, who))

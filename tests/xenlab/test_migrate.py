@@ -7,7 +7,6 @@ from collections.abc import Iterator
 
 import pytest
 from killed_moves import kill_runs
-from lab.guest import Guest
 from lab.pair import Move, Pair
 from lab.releases import chosen_releases
 
@@ -25,8 +24,7 @@ class Wanderer:
 
     def __init__(self, pair: Pair, kind: str) -> None:
         self._pair = pair
-        self.guest = Guest(pair.near, kind)
-        self.guest.create()
+        self.guest = pair.create(kind)
 
     def go(self, move: Move) -> str:
         """:returns: what xl said."""

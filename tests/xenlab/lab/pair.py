@@ -72,6 +72,14 @@ class Pair:
     def _address(self, host: Host) -> str:
         return f"{PRIVATE}.{1 if host is self.near else 2}"
 
+    def create(self, kind: str, *edits: str) -> Guest:
+        """A new guest at the near host, as :meth:`Guest.create` makes it, and none of its name at
+        the other one: QEMU there would keep the disk locked, and the guest could never arrive."""
+        guest = Guest(self.near, kind)
+        self.destroy(guest)
+        guest.create(*edits)
+        return guest
+
     def command(self, guest: Guest, move: Move) -> str:
         """What moves a guest from where it is to the other host."""
         address = self._address(self.other(guest.host))
